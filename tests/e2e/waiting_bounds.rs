@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use broker_tests::table::text;
+use broker_tests::table::{now_s, number, text};
 use broker_tests::{Broker, Fault, Rule, story, together, wait_for_condition, wait_until};
 use serde_json::{Value, json};
 
@@ -293,6 +293,50 @@ async fn repeats_that_hide_what_stands_behind_them_let_no_later_request_of_the_t
         }
         stands(broker, &third, "student-4").await;
         assert_eq!(broker.stats().await.allocated, 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_waits_is_ended_also_after_two_days_in_which_no_worker_ran() {
+    story(setup().apis(1).workers(1), async |broker| {
+        let location = parked(broker, waits(broker, "student-1"), "student-1").await;
+        broker.stop_workers().await;
+        // What the table is like 50 hours later.
+        let (table, hours) = (broker.table(), 50 * 3_600);
+        let request = format!("REQ#{}", location.rsplit('/').next().expect("an id"));
+        let mut items = vec![table.must_get(&request).await];
+        items.extend(table.list("LINES").await);
+        items.extend(table.list("LINES#platform").await);
+        items.extend(table.list("LINE#platform#").await);
+        assert_eq!(items.len(), 4, "the record, the line, its guard, the place");
+        for mut item in items {
+            for (name, each) in [("deadline_ms", 1_000), ("until_ms", 1_000), ("as_of_ms", 1_000), ("ttl", 1)]
+            {
+                if let Some(at) = item.get(name).and_then(|at| at.as_n().ok()?.parse::<u64>().ok()) {
+                    item.insert(name.to_owned(), number(at - hours * each));
+                }
+            }
+            if item["ttl"].as_n().expect("a number").parse::<u64>().expect("seconds") > now_s() {
+                table.put(item).await;
+            } else {
+                let key = |name: &str| item[name].as_s().expect("text").clone();
+                table.delete_at(&key("PK"), &key("SK")).await;
+            }
+        }
+        broker.start_worker().await;
+        // Nobody asks for it.
+        wait_for_condition("it to be expired", async || match &table.must_get(&request).await["state"] {
+            state if *state == text("expired") => Ok(()),
+            state => Err(state.clone()),
+        })
+        .await;
+        every_place_is_left(broker).await;
+        wait_for_condition("the line to be forgotten", async || match table.list("LINES").await {
+            none if none.is_empty() => Ok(()),
+            some => Err(some),
+        })
+        .await;
     })
     .await;
 }

@@ -26,13 +26,6 @@ pub struct ListedLine {
     pub as_of: Option<Timestamp>,
 }
 
-impl ListedLine {
-    /// Whether a walk that began after it was listed for the last time found it empty: no place is added since.
-    pub fn is_left(&self) -> bool {
-        self.marks.length == 0 && self.as_of.is_some_and(|as_of| as_of > self.until)
-    }
-}
-
 /// The lines of one tenant, as they were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantLines {

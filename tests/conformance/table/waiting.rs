@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::waiting::{Line, Marks, Place as Waiting};
 use broker_domain::{AllocateRequest, NamePrefix, Outcome, Reason, RequestState, Status, TenantName};
 use broker_store::{Actor, Claim, ClaimOutcome, PlaceItem, Requeued, Write};
@@ -19,6 +20,14 @@ async fn asked(place: &Place, track: &str) -> (AllocateRequest, Waiting) {
     place.store.requests.record(&record(&ask)).await.expect("recorded");
     let (request_id, deadline) = (ask.request_id, ask.times.deadline);
     (ask, Waiting { line: line(), request_id, deadline, message: "a message".to_owned() })
+}
+
+/// When an item expires.
+async fn ttl(place: &Place, pk: String, sk: &str) -> u64 {
+    let get = place.aws.dynamodb.get_item().table_name(&place.table).consistent_read(true);
+    let get = get.key("PK", AttributeValue::S(pk)).key("SK", AttributeValue::S(sk.to_owned()));
+    let item = get.send().await.expect("GetItem").item.expect("there");
+    item["ttl"].as_n().expect("a number").parse().expect("seconds")
 }
 
 #[tokio::test]
@@ -48,17 +57,58 @@ async fn a_line_is_listed_until_the_latest_deadline_and_keeps_what_a_walk_found(
     assert_eq!(waiting.lines(now).await.expect("read"), listed, "which nothing waits for");
     assert_eq!(waiting.lines(now.plus(hour * 3)).await.expect("read"), []);
     // A walk comes later than that, if the pool was paused meanwhile, and goes on until it has found nobody.
-    let walked = async |now| waiting.lines_to_walk(now).await.expect("read").len();
-    assert_eq!(walked(now.plus(hour * 3)).await, 1);
-    let nobody = async |at| waiting.walked(&line(), &Marks::default(), at, at).await.expect("asked");
-    nobody(now.plus(hour)).await;
-    assert_eq!(walked(now.plus(hour * 3)).await, 1, "nobody was in it while it was listed");
-    nobody(now.plus(hour * 3)).await;
-    assert_eq!((walked(now.plus(hour * 4)).await, walked(now).await), (0, 1));
+    let walked = waiting.lines_to_walk().await.expect("read");
+    assert_eq!(walked, listed);
+    waiting.list_line(&line(), now.plus(hour * 4)).await.expect("listed");
+    let forgotten = waiting.forget_line(&walked[0]).await.expect("asked");
+    assert_eq!(forgotten, Write::Rejected(()), "it was listed for longer since");
+    let walked = waiting.lines_to_walk().await.expect("read");
+    assert_eq!(waiting.forget_line(&walked[0]).await.expect("asked"), Write::Applied);
+    assert_eq!(waiting.lines_to_walk().await.expect("read"), []);
+    waiting.list_line(&line(), now.plus(hour)).await.expect("listed");
     let other = Line { tenant: TenantName::new("acme2").expect("a tenant"), prefix: None };
     waiting.list_line(&other, now.plus(hour)).await.expect("listed");
     let own = waiting.lines_of(&line().tenant, now).await.expect("read");
     assert_eq!(own.into_iter().map(|listed| listed.line).collect::<Vec<_>>(), [line()]);
+}
+
+#[tokio::test]
+async fn a_place_and_its_line_are_kept_as_long_as_the_record_of_its_request() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let (ask, waiting) = asked(&place, "student-1").await;
+    let until = Line::listed_until(waiting.deadline);
+    store.waiting.list_line(&line(), until).await.expect("listed");
+    let seen = store.waiting.tenant_lines(&line().tenant, now).await.expect("read");
+    let other = Line { prefix: Some(NamePrefix::new("a-").expect("a prefix")), ..line() };
+    assert_eq!(store.waiting.list_new_line(&other, until, &seen).await.expect("asked"), Write::Applied);
+    assert_eq!(store.waiting.park(&waiting).await.expect("asked"), Write::Applied);
+    let of_record = ttl(&place, format!("REQ#{}", ask.request_id), "META").await;
+    let others = [
+        ttl(&place, format!("LINE#{}", line()), &ask.request_id.to_string()).await,
+        ttl(&place, "LINES".to_owned(), &line().to_string()).await,
+        ttl(&place, "LINES".to_owned(), &other.to_string()).await,
+    ];
+    assert!(others.iter().all(|ttl| *ttl >= of_record), "{others:?}, the record {of_record}");
+}
+
+#[tokio::test]
+async fn a_replay_keeps_the_record_for_as_much_longer_as_it_gives_it_time() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let (ask, waiting) = asked(&place, "student-1").await;
+    assert_eq!(store.waiting.park(&waiting).await.expect("asked"), Write::Applied);
+    let record = async || ttl(&place, format!("REQ#{}", ask.request_id), "META").await;
+    let before = record().await;
+    let why = (Reason::Malformed, "why".to_owned());
+    let letter = broker_dead_letters::of_place("m", waiting.message.clone(), why, now, now);
+    assert_eq!(store.waiting.bury(&PlaceItem::from(&waiting), &letter).await.expect("asked"), Write::Applied);
+    let day = Duration::from_secs(86_400);
+    let deadline = waiting.deadline.plus(day);
+    let reopened = Requeued::Request { id: ask.request_id, message: waiting.message, deadline };
+    let actor = Actor { action: place.entropy.uuid(), by: "op".to_owned(), at: now };
+    let taken = store.dead_letters.take(&letter.id, &actor, now, Some(&reopened)).await.expect("asked");
+    assert_eq!((taken, record().await), (Write::Applied, before + day.as_secs()));
 }
 
 #[tokio::test]
@@ -211,7 +261,7 @@ async fn a_place_that_cannot_be_read_hides_no_other() {
     let rows = store.waiting.places(&line(), None, 10).await.expect("read").items;
     let damaged = &rows.places[0];
     let update = place.aws.dynamodb.update_item().table_name(&place.table);
-    let key = |text: String| aws_sdk_dynamodb::types::AttributeValue::S(text);
+    let key = AttributeValue::S;
     let update = update.key("PK", key(format!("LINE#{}", line())));
     let update =
         update.key("SK", key(damaged.request_id.to_string())).update_expression("REMOVE deadline_ms");

@@ -148,12 +148,14 @@ impl DeadLetterStore {
                 let update = self
                     .request_update(keys::request(*id), REQUEST_DIED)
                     .update_expression(
-                        "SET #state = :queued, message = :message, deadline_ms = :deadline REMOVE #outcome, parked",
+                        "SET #state = :queued, message = :message, deadline_ms = :deadline, #ttl = :ttl REMOVE #outcome, parked",
                     )
                     .expression_attribute_names("#outcome", a::OUTCOME)
+                    .expression_attribute_names("#ttl", a::TTL)
                     .expression_attribute_values(":died", s(dead_letter_items::DEAD_LETTERED))
                     .expression_attribute_values(":message", s(message))
-                    .expression_attribute_values(":deadline", n(deadline.as_ms()));
+                    .expression_attribute_values(":deadline", n(deadline.as_ms()))
+                    .expression_attribute_values(":ttl", n(deadline.plus(RECORD_IS_KEPT).as_secs()));
                 built(keys::request(*id), update)
             }
             Requeued::Run(id) => {

@@ -13,7 +13,8 @@ use super::{RequestStore, keys, n, s};
 use crate::{Page, PageKey, StoreError, Write};
 use broker_domain::{Outcome, PersistedRequest, RequestId, RequestState};
 
-/// How long a record can be asked for after its deadline. Longer than a dead letter lives, so that a replay finds it.
+/// How long a record can be asked for after its deadline, and how long its place stands. Longer than a dead letter lives, so that
+/// a replay finds it.
 pub(super) const RECORD_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 const REQUEST_IS_NEW: &str = "attribute_not_exists(PK)";
 const REQUEST_IS_OPEN: &str = "attribute_not_exists(PK) or #state = :queued";

@@ -4,16 +4,17 @@
 //! record are one transaction, so a request that is marked as parked has its place. A place is no claim: a reader that
 //! finds its request ended deletes it. One that cannot be served becomes a dead letter: the letter, the end of its request and
 //! the place's deletion are one transaction. Order and conditions are ARCHITECTURE.md, "Waiting".
-
-use std::time::Duration;
+//!
+//! A place and its line are kept as long as the record of its request, which without them would wait in vain.
 
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem};
 
 use super::attributes::{self as a, Item, Reader};
-use super::change::ItemChange;
+use super::change::{ItemChange, written};
 use super::errors::built_wrong;
 use super::keys::{self, PK, SK};
 use super::partition::Parts;
+use super::requests::RECORD_IS_KEPT;
 use super::{WaitingStore, dead_letter_items, n, s};
 use crate::{ListedLine, Page, PageKey, PlaceItem, PlaceRows, StoreError, TenantLines, Write};
 use broker_domain::waiting::{Line, Marks, Place};
@@ -35,8 +36,8 @@ const PLACE_IS_AS_READ: &str = "message = :message";
 /// The place is there; no message of it could be read.
 const PLACE_IS_THERE: &str = "attribute_exists(PK)";
 const LETTER_IS_NEW: &str = "attribute_not_exists(PK)";
-/// How long an item is kept after its time, if no process deletes it.
-const KEPT_AFTER: Duration = Duration::from_secs(86_400);
+/// The line was not listed for longer since it was read.
+const LINE_IS_AS_READ: &str = "until_ms = :seen";
 
 impl WaitingStore {
     /// Lists `line` until then at least: before any place is put into it.
@@ -46,7 +47,7 @@ impl WaitingStore {
             key: keys::line(line).into_map(),
             condition: LINE_IS_NOT_LISTED,
             update: "SET until_ms = :until_ms, #ttl = :ttl",
-            values: vec![(":until_ms", n(until.as_ms())), (":ttl", n(until.plus(KEPT_AFTER).as_secs()))],
+            values: vec![(":until_ms", n(until.as_ms())), (":ttl", n(until.plus(RECORD_IS_KEPT).as_secs()))],
         });
         let (Write::Applied | Write::Rejected(())) = listed.await?;
         Ok(())
@@ -60,7 +61,7 @@ impl WaitingStore {
         seen: &TenantLines,
     ) -> Result<Write, StoreError> {
         let (listed, guard) = (keys::line(line), keys::lines_guard(&line.tenant));
-        let ttl = || n(until.plus(KEPT_AFTER).as_secs());
+        let ttl = || n(until.plus(RECORD_IS_KEPT).as_secs());
         let list = self.table.change_item(ItemChange {
             operation: "list_new_line",
             key: listed.clone().into_map(),
@@ -172,11 +173,24 @@ impl WaitingStore {
         Ok(readable_lines(&items).filter(|line| line.until >= now).collect())
     }
 
-    /// The lines that a walk at `now` looks through (a consistent read): those that are listed, and those that were, until a
-    /// later walk found them empty. Places are ended later than their line is listed if no walk ran meanwhile.
-    pub async fn lines_to_walk(&self, now: Timestamp) -> Result<Vec<ListedLine>, StoreError> {
+    /// The lines that a walk looks through (a consistent read): those that are listed, and those that were, until a walk finds
+    /// them empty and forgets them. Places are ended later than their line is listed if no walk ran meanwhile.
+    pub async fn lines_to_walk(&self) -> Result<Vec<ListedLine>, StoreError> {
         let items = self.table.all_of("lines", keys::LINES).await?;
-        Ok(readable_lines(&items).filter(|line| line.until >= now || !line.is_left()).collect())
+        Ok(readable_lines(&items).collect())
+    }
+
+    /// Deletes a line that was found empty after it was listed, unless it was listed for longer since it was read.
+    pub async fn forget_line(&self, listed: &ListedLine) -> Result<Write, StoreError> {
+        let call = self
+            .table
+            .client
+            .delete_item()
+            .table_name(&self.table.name)
+            .set_key(Some(keys::line(&listed.line).into_map()))
+            .condition_expression(LINE_IS_AS_READ)
+            .expression_attribute_values(":seen", n(listed.until.as_ms()));
+        written(call.send().await, "forget_line", &self.table.name)
     }
 
     /// The lines of one tenant that are listed at `now` (a consistent read).
@@ -294,6 +308,6 @@ fn write_place(place: &Place) -> Item {
     let mut item = keys::place(&place.line, place.request_id).into_map();
     item.insert(a::MESSAGE.to_owned(), s(&place.message));
     item.insert(a::DEADLINE_MS.to_owned(), n(place.deadline.as_ms()));
-    item.insert(a::TTL.to_owned(), n(place.deadline.plus(KEPT_AFTER).as_secs()));
+    item.insert(a::TTL.to_owned(), n(place.deadline.plus(RECORD_IS_KEPT).as_secs()));
     item
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use broker_domain::waiting::Marks;
-use broker_store::{Pages, StoreError};
+use broker_store::{Pages, StoreError, Write};
 
 use super::places::readable;
 use super::soon;
@@ -78,7 +78,7 @@ pub(super) async fn walk_when_due(jobs: &Jobs) -> Result<(), StoreError> {
 async fn walk(jobs: &Jobs) -> Result<u64, StoreError> {
     let now = jobs.clock.now();
     let mut waiting = 0;
-    for listed in jobs.store.waiting.lines_to_walk(now).await? {
+    for listed in jobs.store.waiting.lines_to_walk().await? {
         let (mut marks, mut over, mut is_left) = (Marks::default(), Vec::new(), true);
         let mut pages = Pages::new(|after| jobs.store.waiting.places(&listed.line, after, WALKED));
         while let Some(rows) = pages.next().await? {
@@ -95,9 +95,12 @@ async fn walk(jobs: &Jobs) -> Result<u64, StoreError> {
         }
         soon::all(jobs, over).await;
         waiting += marks.length;
-        // A line that stands still is not written. One that is listed no more is walked until it was found left.
-        let is_news = if listed.until < now { is_left } else { marks != listed.marks };
-        if is_news {
+        // A line that stands still is not written. One that is listed no more is walked until it is found left.
+        if listed.until < now {
+            if is_left {
+                let (Write::Applied | Write::Rejected(())) = jobs.store.waiting.forget_line(&listed).await?;
+            }
+        } else if marks != listed.marks {
             jobs.store.waiting.walked(&listed.line, &marks, now, jobs.clock.now()).await?;
         }
     }
