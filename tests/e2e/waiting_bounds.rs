@@ -298,6 +298,54 @@ async fn repeats_that_hide_what_stands_behind_them_let_no_later_request_of_the_t
 }
 
 #[tokio::test]
+async fn one_arrival_answers_the_repeats_of_its_key_that_stand_behind_it() {
+    story(setup(), async |broker| {
+        // As many as a walk asks the leases of, in a line that it meets before: it tells nobody of the other line.
+        wait_for_what_is_not(broker, 100).await;
+        let lab = || broker.allocate("pupil").name_prefix("lab-").json(&json!({ "max_wait_s": 600 }));
+        let first = parked(broker, lab().wait(1), "pupil").await;
+        let held = tokio::spawn(lab().wait(50).send());
+        let table = broker.table();
+        let left = async |expected: usize| {
+            wait_for_condition("the places of the line", async || {
+                match table.list("LINE#platform#lab-").await {
+                    places if places.len() == expected => Ok(()),
+                    places => Err(places),
+                }
+            })
+            .await;
+        };
+        left(2).await;
+        seed(broker, "lab", 0, 1).await;
+        let again = held.await.expect("an answer").expect_status(200);
+        let ended = broker.outcome(&first, "pupil").await;
+        assert_eq!(status(&ended), 201, "{ended:#?}");
+        assert_eq!(ended.json["response"]["body"]["sandbox_id"], again.sandbox_id());
+        left(0).await;
+        broker.cli_ok(&["waiting", "cancel", "--all"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_waits_in_vain_is_answered_once_its_key_got_a_sandbox_elsewhere() {
+    story(setup().pool(1), async |broker| {
+        let big = broker.allocate("student-1").name_prefix("big-").wait(50);
+        let held = tokio::spawn(big.json(&json!({ "max_wait_s": 600 })).send());
+        wait_for_condition("it to be parked", async || match broker.table().keys("LINE#").await {
+            places if places.len() == 1 => Ok(()),
+            places => Err(places),
+        })
+        .await;
+        let created = broker.allocate("student-1").send().await.expect_status(201);
+        let told = held.await.expect("an answer").expect_status(200);
+        assert_eq!(told.sandbox_id(), created.sandbox_id());
+        every_place_is_left(broker).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_waits_is_ended_also_after_two_days_in_which_no_worker_ran() {
     story(setup().apis(1).workers(1), async |broker| {
         let location = parked(broker, waits(broker, "student-1"), "student-1").await;

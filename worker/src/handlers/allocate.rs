@@ -349,7 +349,7 @@ impl Handlers {
 }
 
 /// The lease that `claim` made, of which this was granted.
-fn lease_of(claim: &Claim<'_>, grant: Grant) -> Lease {
+pub(crate) fn lease_of(claim: &Claim<'_>, grant: Grant) -> Lease {
     Lease {
         key: claim.request.lease_key.clone(),
         request_id: claim.request.request_id,

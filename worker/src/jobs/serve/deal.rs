@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_domain::waiting::{Dealt, FreeSandbox, Line, TenantPlaces, deal};
-use broker_domain::{Outcome, Permit, RequestId, SandboxId, TenantName};
+use broker_domain::{Lease, LeaseKey, Outcome, Permit, RequestId, SandboxId, TenantName};
 use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::errors::chain;
@@ -78,6 +78,7 @@ pub(super) async fn all(jobs: &Jobs, free: Vec<Free>, by: By) -> Result<Left, St
         granted: 0,
         conflicts: 0,
         limited: false,
+        leases: BTreeMap::new(),
         leaving: BTreeSet::new(),
         ending: JoinSet::new(),
     };
@@ -111,6 +112,8 @@ struct Dealing<'a> {
     granted: u64,
     conflicts: u32,
     limited: bool,
+    /// What the last call granted, by key.
+    leases: BTreeMap<LeaseKey, Lease>,
     /// Places whose requests are being told: they stand in their lines until that is done, and are passed over.
     leaving: BTreeSet<RequestId>,
     /// Requests that have their sandbox: each is told, and its place is left.
@@ -291,6 +294,7 @@ impl Dealing<'_> {
                 gone.push(free.candidate.sandbox_id.clone());
             }
         }
+        self.tell_repeats(waiters);
         self.together = match (all, stand) {
             (true, _) => (self.together * 2).min(TOGETHER),
             (false, true) => self.together,

@@ -1,8 +1,8 @@
-//! Places of a line: read with their messages, and ended at their deadlines. One that can never be served becomes a dead letter
-//! ([`bury`]).
+//! Places of a line: read with their messages, and ended by their keys' leases or at their deadlines. One that can never be
+//! served becomes a dead letter ([`bury`]).
 
 use broker_domain::waiting::{Line, Place};
-use broker_domain::{AllocateRequest, LeaseVerdict, Outcome, Reason, RequestId, judge};
+use broker_domain::{AllocateRequest, Lease, LeaseVerdict, Outcome, Reason, RequestId, Timestamp, judge};
 use broker_messages::{Request, RequestMessage};
 use broker_queue::ReplyQueueName;
 use broker_store::{PlaceItem, PlaceRows, StoreError};
@@ -85,16 +85,24 @@ pub(super) async fn heads(
     }
 }
 
-/// Stores the outcome of a place past its deadline, and deletes the place.
-pub(super) async fn overdue(jobs: &Jobs, waiter: &ParkedRequest) -> Result<(), StoreError> {
+/// The outcome that its key's lease has for a request that waits; `None` if it needs a sandbox.
+pub(super) fn outcome_by(lease: Option<&Lease>, ask: &AllocateRequest, now: Timestamp) -> Option<Outcome> {
+    match judge(lease, ask, now) {
+        LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => None,
+        LeaseVerdict::Mine(grant) => Some(Outcome::Created(grant)),
+        LeaseVerdict::Existing(grant) => Some(Outcome::Existing(grant)),
+        LeaseVerdict::KeyReused => Some(Outcome::KeyReused),
+        LeaseVerdict::Superseded => Some(Outcome::Superseded),
+    }
+}
+
+/// Stores and tells what its key's lease says to a request that waits, or that its time is over, and deletes the place; nothing,
+/// if it waits on.
+pub(super) async fn end_if_answered(jobs: &Jobs, waiter: &ParkedRequest) -> Result<(), StoreError> {
     let lease = jobs.store.leases.get(&waiter.ask.lease_key).await?;
-    let outcome = match judge(lease.as_ref(), &waiter.ask, jobs.clock.now()) {
-        LeaseVerdict::Free | LeaseVerdict::PastExpiry(_) => Outcome::Expired,
-        LeaseVerdict::Mine(grant) => Outcome::Created(grant),
-        LeaseVerdict::Existing(grant) => Outcome::Existing(grant),
-        LeaseVerdict::KeyReused => Outcome::KeyReused,
-        LeaseVerdict::Superseded => Outcome::Superseded,
-    };
+    let now = jobs.clock.now();
+    let over = (waiter.place.deadline < now).then_some(Outcome::Expired);
+    let Some(outcome) = outcome_by(lease.as_ref(), &waiter.ask, now).or(over) else { return Ok(()) };
     waited(jobs, waiter, outcome.as_str());
     end(jobs, waiter, outcome).await
 }

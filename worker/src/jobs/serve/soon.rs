@@ -14,7 +14,7 @@ use broker_store::{PlaceRows, StoreError};
 use tokio::task::JoinSet;
 
 use super::bury;
-use super::places::{overdue, readable};
+use super::places::{end_if_answered, readable};
 use crate::jobs::Jobs;
 
 /// A deadline that is further away is left to the next walk, which is a minute away at most.
@@ -98,7 +98,7 @@ async fn one(jobs: &Jobs, line: &Line, id: RequestId) -> Result<(), StoreError> 
     let rows = PlaceRows { places: vec![place], unreadable: Vec::new() };
     for waiter in readable(jobs, rows).await? {
         if waiter.place.deadline < jobs.clock.now() {
-            bury::or_bury(jobs, &waiter, async || overdue(jobs, &waiter).await).await?;
+            bury::or_bury(jobs, &waiter, async || end_if_answered(jobs, &waiter).await).await?;
         }
     }
     Ok(())

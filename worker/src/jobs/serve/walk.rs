@@ -1,12 +1,19 @@
 //! Walks of the lines: every place is counted, and overdue ones are ended, once a minute (every 10 s while few wait).
+//!
+//! A walk looks at the leases of the first that it meets, too: a key that got its sandbox elsewhere answers its other
+//! requests, whether or not anything is free that they fit.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use broker_domain::waiting::Marks;
+use broker_runtime::trace;
 use broker_store::{Pages, StoreError, Write};
+use tokio::task::JoinSet;
 
-use super::places::readable;
+use super::bury;
+use super::parked::ParkedRequest;
+use super::places::{end_if_answered, readable};
 use super::soon;
 use super::turns::ServeSeat;
 use crate::jobs::Jobs;
@@ -17,7 +24,7 @@ const WALKED: u16 = 500;
 const WALK_EVERY: Duration = Duration::from_secs(60);
 /// The same while few wait: a walk of them costs next to nothing.
 const SHORT_WALK_EVERY: Duration = Duration::from_secs(10);
-/// How many are few.
+/// How many are few. Of so many a walk reads the leases.
 const FEW: u64 = 100;
 
 /// When this process walks the lines next, by its last walk. Clones share it.
@@ -74,10 +81,11 @@ pub(super) async fn walk_when_due(jobs: &Jobs) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Walks every line: counts it, keeps its marks, and ends what is overdue. Returns how many wait.
+/// Walks every line: counts it, keeps its marks, and ends what is overdue, and of the first what its key's lease answers.
+/// Returns how many wait.
 async fn walk(jobs: &Jobs) -> Result<u64, StoreError> {
     let now = jobs.clock.now();
-    let mut waiting = 0;
+    let (mut waiting, mut first) = (0, Vec::new());
     for listed in jobs.store.waiting.lines_to_walk().await? {
         let (mut marks, mut over, mut is_left) = (Marks::default(), Vec::new(), true);
         let mut pages = Pages::new(|after| jobs.store.waiting.places(&listed.line, after, WALKED));
@@ -91,6 +99,9 @@ async fn walk(jobs: &Jobs) -> Result<u64, StoreError> {
                 }
                 jobs.soon.note(place, now);
                 marks.push(place.request_id);
+                if (first.len() as u64) < FEW {
+                    first.push(waiter);
+                }
             }
         }
         soon::all(jobs, over).await;
@@ -104,5 +115,24 @@ async fn walk(jobs: &Jobs) -> Result<u64, StoreError> {
             jobs.store.waiting.walked(&listed.line, &marks, now, jobs.clock.now()).await?;
         }
     }
+    end_answered(jobs, first).await;
     Ok(waiting)
+}
+
+/// Ends those of `waiting` that their keys' leases answer. What cannot be ended now is met by the next walk, and stops no other.
+async fn end_answered(jobs: &Jobs, waiting: Vec<ParkedRequest>) {
+    let mut running = JoinSet::new();
+    for waiter in waiting {
+        let jobs = jobs.clone();
+        running.spawn(trace::carried(async move {
+            let ended = bury::or_bury(&jobs, &waiter, async || end_if_answered(&jobs, &waiter).await);
+            if let Err(error) = ended.await {
+                let request_id = waiter.place.request_id;
+                tracing::debug!(%request_id, "its key's lease was not asked, the next walk does: {error}");
+            }
+        }));
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()));
+    }
 }

@@ -11,8 +11,10 @@ use broker_store::{Claim, ClaimOutcome, StoreError};
 
 use super::super::bury;
 use super::super::parked::{ParkedRequest, end, leave, waited};
-use super::Dealing;
+use super::super::places::outcome_by;
+use super::{Dealing, Waiters};
 use crate::finality::{HandlerError, must_agree};
+use crate::handlers::lease_of;
 
 /// What a grant came to.
 pub(super) enum Settled {
@@ -40,7 +42,7 @@ impl Dealing<'_> {
     ) -> Result<Settled, StoreError> {
         match outcome {
             None => Ok(Settled::SandboxFree),
-            Some(ClaimOutcome::Created(grant)) => Ok(self.created(waiter, grant)),
+            Some(ClaimOutcome::Created(grant)) => Ok(self.created(waiter, claim, grant)),
             Some(ClaimOutcome::LostCandidate | ClaimOutcome::CandidateChanged(..)) => {
                 Ok(Settled::SandboxGone)
             }
@@ -52,14 +54,29 @@ impl Dealing<'_> {
     }
 
     /// The sandbox is the place's.
-    fn created(&mut self, waiter: &Arc<ParkedRequest>, grant: Grant) -> Settled {
+    fn created(&mut self, waiter: &Arc<ParkedRequest>, claim: &Claim<'_>, grant: Grant) -> Settled {
         crash_points::point(Point::Granted);
         self.granted += 1;
+        self.leases.insert(waiter.ask.lease_key.clone(), lease_of(claim, grant.clone()));
         let policy = self.jobs.policy.now().unwrap_or_default();
         self.jobs.own_grants.count(&policy, &grant.name, self.jobs.clock.now());
         waited(self.jobs, waiter, "granted");
         self.tell(waiter, Outcome::Created(grant));
         Settled::Granted
+    }
+
+    /// Tells those of `waiters` whose keys were granted a sandbox in the last call: they need none of what is free, which may
+    /// be nothing. A walk tells those that were not read.
+    pub(super) fn tell_repeats(&mut self, waiters: &mut Waiters) {
+        let (leases, now) = (std::mem::take(&mut self.leases), self.jobs.clock.now());
+        waiters.heads.retain(|_, waiter| {
+            let lease = leases.get(&waiter.ask.lease_key);
+            let outcome = lease.and_then(|lease| outcome_by(Some(lease), &waiter.ask, now));
+            let Some(outcome) = outcome else { return true };
+            waited(self.jobs, waiter, outcome.as_str());
+            self.tell(waiter, outcome);
+            false
+        });
     }
 
     /// The place's request is not queued any more: the place is garbage.
@@ -115,7 +132,7 @@ impl Dealing<'_> {
         let now = jobs.clock.now();
         let end_of_old = LeaseEnd::by_request(old.term.end_reason(), now, waiter.ask.times.enqueued_at);
         match jobs.store.leases.replace(claim, old, overdue_for_owner(now), &end_of_old).await {
-            Ok(ClaimOutcome::Created(grant)) => Ok(self.created(waiter, grant)),
+            Ok(ClaimOutcome::Created(grant)) => Ok(self.created(waiter, claim, grant)),
             Ok(ClaimOutcome::LostCandidate | ClaimOutcome::CandidateChanged(..)) => Ok(Settled::SandboxGone),
             Ok(ClaimOutcome::RequestEnded) => self.ended(waiter).await,
             // The permit of that lease is another one's.
