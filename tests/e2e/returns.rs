@@ -1,6 +1,7 @@
 //! Returns: who may return which sandbox.
 
-use broker_tests::{Setup, story};
+use broker_tests::table::lease_key;
+use broker_tests::{Setup, story, wait_for_condition};
 
 #[tokio::test]
 async fn the_owner_gives_back_and_may_say_it_again() {
@@ -33,6 +34,36 @@ async fn whatever_keys_an_owner_chose_he_gives_back_the_sandbox_that_he_names() 
         assert_eq!(again.sandbox_id(), by_default, "he still has it");
         broker.return_sandbox(&by_default, "student-1").send().await.expect_status(200);
         assert_eq!(broker.stats().await.pending_deletion, 7);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_sandbox_without_the_live_lease_of_its_allocation_is_told_to_the_operator_and_keeps_no_worker_busy()
+{
+    let setup = Setup::new().pool(1).var("BROKER_EXPIRY_GRACE_MINUTES", "0");
+    story(setup, async |broker| {
+        let sandbox = broker.allocate("student-1").send().await.expect_status(201).sandbox_id().to_owned();
+        let table = broker.table();
+        table.age(&sandbox, 60).await;
+        // As a part of a restored table is.
+        let key = lease_key("student-1", "student-1");
+        let lease = table.must_get(&key).await;
+        table.delete(&key).await;
+        let expired = broker.job("expire").await;
+        assert_eq!((expired.found, expired.skipped, expired.failed), (1, 0, 1), "{expired:?}");
+        broker.return_sandbox(&sandbox, "student-1").wait(0).send().await;
+        broker.holds_letters(1).await;
+        assert_eq!(broker.letters(&[]).await[0]["reason"], "inconsistent_lease");
+        broker.queues().are_empty().await;
+        // Repaired and replayed, it is given back.
+        table.put(lease).await;
+        assert_eq!(broker.replay(&["--all"]).await.done, 1);
+        wait_for_condition("it to be given back", async || match broker.stats().await {
+            stats if stats.pending_deletion == 1 => Ok(()),
+            stats => Err(stats),
+        })
+        .await;
     })
     .await;
 }

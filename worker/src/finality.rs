@@ -4,7 +4,7 @@
 //! message a dead letter. A write that the table refuses is final only if the table takes another write in between and refuses this
 //! one again: otherwise the table refuses all writes, which passes.
 
-use broker_domain::{Inventory, Lease, LeaseKey, SandboxId, Status, suspects};
+use broker_domain::{Allocation, Inventory, Lease, LeaseKey, Sandbox, SandboxId, Status, suspects};
 use broker_queue::SendError;
 use broker_store::{Scanned, Store, StoreError};
 
@@ -14,16 +14,16 @@ pub(crate) enum HandlerError {
     /// The table did not answer, or has an invalid item.
     #[error("the table failed")]
     Store(#[from] StoreError),
-    /// A live lease does not agree with its sandbox or its permit; an operator has to decide which is right.
+    /// A lease does not agree with its sandbox or its permit; an operator has to decide which is right.
     #[error(
-        "the live lease of track {} with key {} does not agree with sandbox {sandbox} or with its permit",
+        "the lease of track {} with key {} does not agree with sandbox {sandbox} or with its permit",
         key.track,
         key.key
     )]
     Inconsistent {
         /// The lease.
         key: LeaseKey,
-        /// The sandbox that it points to.
+        /// The sandbox that it points to, or that is held by its key.
         sandbox: SandboxId,
     },
     /// The state of a sandbox, or the reason of its end, is a newer program's.
@@ -71,10 +71,30 @@ impl HandlerError {
 pub(crate) async fn must_agree(store: &Store, key: &LeaseKey) -> Result<(), HandlerError> {
     let lease = store.leases.get(key).await?;
     let Some(lease) = lease.filter(|lease| lease.end.is_none()) else { return Ok(()) };
-    let sandbox = std::slice::from_ref(&lease.grant.sandbox_id);
-    let (key, permit) = (std::slice::from_ref(key), lease.permit.as_slice());
-    let together = store.scans.together(sandbox, key, &[], permit).await?;
-    agrees(&lease, &together)
+    agrees(&lease, &together(store, &lease.grant.sandbox_id, &lease.allocation()).await?)
+}
+
+/// The same of a sandbox that was read as held by `allocation`, whose lease may be the one that is missing.
+///
+/// # Errors
+///
+/// As [`must_agree`].
+pub(crate) async fn must_be_held(
+    store: &Store,
+    sandbox: &SandboxId,
+    allocation: &Allocation,
+) -> Result<(), HandlerError> {
+    is_held(sandbox, allocation, &together(store, sandbox, allocation).await?)
+}
+
+/// A sandbox, the lease of an allocation's key and its permit, read at one instant.
+async fn together(
+    store: &Store,
+    sandbox: &SandboxId,
+    allocation: &Allocation,
+) -> Result<Scanned, StoreError> {
+    let (sandbox, key) = (std::slice::from_ref(sandbox), std::slice::from_ref(&allocation.lease_key));
+    store.scans.together(sandbox, key, &[], allocation.permit.as_slice()).await
 }
 
 /// That `lease`, which was live, agrees with what was read `together` after it: its key's lease, its sandbox and its permit. If the
@@ -84,7 +104,22 @@ fn agrees(lease: &Lease, together: &Scanned) -> Result<(), HandlerError> {
     if !together.leases.iter().any(is_as_read) {
         return Ok(());
     }
-    let sandbox = lease.grant.sandbox_id.clone();
+    agree(&lease.grant.sandbox_id, &lease.allocation(), together)
+}
+
+/// That `sandbox`, which was held by `allocation`, is held with its live lease and its permit in what was read `together` after it. If
+/// it is not held by that any more, this one is over.
+fn is_held(sandbox: &SandboxId, allocation: &Allocation, together: &Scanned) -> Result<(), HandlerError> {
+    let is_as_read = |now: &Sandbox| now.live_allocation().is_some_and(|now| now.id == allocation.id);
+    if !together.sandboxes.iter().any(is_as_read) {
+        return Ok(());
+    }
+    agree(sandbox, allocation, together)
+}
+
+/// That what was read `together` of an allocation is whole.
+fn agree(sandbox: &SandboxId, allocation: &Allocation, together: &Scanned) -> Result<(), HandlerError> {
+    let sandbox = sandbox.clone();
     if together.sandboxes.iter().any(|sandbox| sandbox.status == Status::Unknown) {
         return Err(HandlerError::Newer { sandbox });
     }
@@ -92,13 +127,13 @@ fn agrees(lease: &Lease, together: &Scanned) -> Result<(), HandlerError> {
     together.sandboxes.iter().for_each(|sandbox| inventory.add_sandbox(sandbox));
     together.leases.iter().for_each(|lease| inventory.add_lease(lease));
     // A permit that is missing is in no write's way.
-    let is_anothers = together.permits.iter().any(|permit| permit.allocation_id != lease.allocation_id);
+    let is_anothers = together.permits.iter().any(|permit| permit.allocation_id != allocation.id);
     // One that cannot be read is in the way of every write.
     let is_unreadable =
-        lease.permit.is_some() && together.permits.is_empty() && !together.unreadable.is_empty();
+        allocation.permit.is_some() && together.permits.is_empty() && !together.unreadable.is_empty();
     match suspects(&inventory).is_empty() && !is_anothers && !is_unreadable {
         true => Ok(()),
-        false => Err(HandlerError::Inconsistent { key: lease.key.clone(), sandbox }),
+        false => Err(HandlerError::Inconsistent { key: allocation.lease_key.clone(), sandbox }),
     }
 }
 
@@ -217,6 +252,26 @@ mod tests {
             ..held()
         };
         assert!(!is_wrong(&taken_by(1)) && is_wrong(&taken_by(2)));
+    }
+
+    #[test]
+    fn a_sandbox_that_is_held_without_the_live_lease_of_its_allocation_is_wrong_whatever_lease_its_key_has() {
+        let is_wrong = |leases, status, of| {
+            let together = Scanned { sandboxes: vec![sandbox(1, status, of)], leases, ..Scanned::default() };
+            let held = sandbox(1, Status::Allocated, Some(allocation(1)));
+            let told = is_held(&held.id, &allocation(1), &together);
+            matches!(told, Err(HandlerError::Inconsistent { .. }))
+        };
+        let is_wrong_with = |leases| is_wrong(leases, Status::Allocated, Some(allocation(1)));
+        assert!(!is_wrong_with(vec![lease(1, None)]));
+        let next = Lease { key: key(1), ..lease(2, None) };
+        for leases in [vec![], vec![lease(1, Some(end(300)))], vec![next]] {
+            assert!(is_wrong_with(leases));
+        }
+        // It ended meanwhile, or is another allocation's.
+        assert!(!is_wrong(vec![lease(1, Some(end(300)))], Status::PendingDeletion, Some(allocation(1))));
+        assert!(!is_wrong(vec![], Status::Allocated, Some(allocation(2))));
+        assert!(!is_wrong(vec![], Status::Unknown, Some(allocation(1))), "only a newer program can tell");
     }
 
     #[test]

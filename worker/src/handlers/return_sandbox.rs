@@ -14,7 +14,7 @@ use broker_store::{StoreError, Write};
 
 use super::key_turns::KeyTurn;
 use super::{HandlerError, Handlers};
-use crate::finality::must_agree;
+use crate::finality::must_be_held;
 
 /// What an attempt to return a sandbox learnt.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ impl Handlers {
                 }
                 Ok(Some(ended(request, &end)))
             }
-            Ok(Write::Rejected(())) => must_agree(&self.store, &allocation.lease_key).await.map(|()| None),
+            Ok(Write::Rejected(())) => must_be_held(&self.store, sandbox, allocation).await.map(|()| None),
             Err(StoreError::Conflict) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -3,7 +3,8 @@
 //! Expired is a live lease whose `expires_at`, that lease's own, lies more than the grace in the past; abandoned is one with a
 //! heartbeat whose `expires_at` has passed. Sandbox and lease change in one transaction, fenced by the allocation id and by the
 //! expiry itself: an owner's return at the same moment wins or loses whole, and so does who gives the lease longer, its owner
-//! or an operator. The index does not know of heartbeats, so what is in its grace is looked at too, and not counted.
+//! or an operator. The index does not know of heartbeats, so what is in its grace is looked at too, and not counted. A sandbox
+//! that is held without its live lease cannot be ended: it is counted as failed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,19 +15,29 @@ use broker_runtime::crash_points::{self, Point};
 use broker_store::{Candidate, StoreError, Write};
 
 use super::{JobError, Jobs, each};
+use crate::finality::{HandlerError, must_be_held};
+
+/// What was looked at and not ended.
+#[derive(Debug, Default)]
+struct NotEnded {
+    in_grace: AtomicU64,
+    inconsistent: AtomicU64,
+}
 
 pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobError> {
-    let in_grace = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&in_grace);
+    let not_ended = Arc::new(NotEnded::default());
+    let counted = Arc::clone(&not_ended);
     let act = move |jobs, candidate| expire(jobs, candidate, Arc::clone(&counted));
     let ran = each::due(jobs, Status::Allocated, jobs.clock.now(), report, act).await;
-    let in_grace = in_grace.load(Ordering::Relaxed);
+    let in_grace = not_ended.in_grace.load(Ordering::Relaxed);
+    let inconsistent = not_ended.inconsistent.load(Ordering::Relaxed);
     report.found = report.found.saturating_sub(in_grace);
-    report.skipped = report.skipped.saturating_sub(in_grace);
+    report.skipped = report.skipped.saturating_sub(in_grace + inconsistent);
+    report.failed += inconsistent;
     ran
 }
 
-async fn expire(jobs: Jobs, candidate: Candidate, in_grace: Arc<AtomicU64>) -> Result<Write, StoreError> {
+async fn expire(jobs: Jobs, candidate: Candidate, not_ended: Arc<NotEnded>) -> Result<Write, StoreError> {
     // The index proposes, the item decides.
     let Some(sandbox) = jobs.store.sandboxes.get(&candidate.sandbox_id).await? else {
         return Ok(Write::Rejected(()));
@@ -34,7 +45,7 @@ async fn expire(jobs: Jobs, candidate: Candidate, in_grace: Arc<AtomicU64>) -> R
     let (now, grace) = (jobs.clock.now(), sandbox.term.grace(jobs.settings.expiry_grace));
     let Some(allocation) = expired(&sandbox, now, grace) else {
         if sandbox.live_allocation().is_some_and(|allocation| allocation.expires_at <= now) {
-            in_grace.fetch_add(1, Ordering::Relaxed);
+            not_ended.in_grace.fetch_add(1, Ordering::Relaxed);
         }
         return Ok(Write::Rejected(()));
     };
@@ -50,7 +61,21 @@ async fn expire(jobs: Jobs, candidate: Candidate, in_grace: Arc<AtomicU64>) -> R
             tracing::info!(sandbox_id = %sandbox.id, track = %key.track, idempotency_key = %key.key, reason, returned = true, "expired");
             Write::Applied
         }
-        Write::Rejected(()) => Write::Rejected(()),
+        Write::Rejected(()) => {
+            match must_be_held(&jobs.store, &sandbox.id, allocation).await {
+                Ok(()) => {}
+                Err(HandlerError::Store(error)) => return Err(error),
+                Err(
+                    why @ (HandlerError::Inconsistent { .. }
+                    | HandlerError::Newer { .. }
+                    | HandlerError::Reply(_)),
+                ) => {
+                    tracing::error!("not expired, an operator has to repair it: {why}");
+                    not_ended.inconsistent.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Write::Rejected(())
+        }
     })
 }
 
