@@ -5,6 +5,7 @@ use broker_tests::table::{Item, text};
 use broker_tests::{Broker, story, wait_for_condition};
 use serde_json::json;
 
+use crate::quotas;
 use crate::waiting::{arrive, parked, setup, stands, status, waits};
 
 /// Asks for `count` students, whose requests then stand in one line.
@@ -117,6 +118,27 @@ async fn a_letter_of_another_delivery_fails_nothing_that_stands_in_a_line() {
             arrive(broker, number, 1).await;
             assert_eq!(status(&broker.outcome(location, track).await), 201);
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_place_of_a_newer_release_keeps_no_permit_from_newcomers_of_its_tenant() {
+    story(quotas::setup(), async |broker| {
+        quotas::limited(broker, 1).await;
+        let waiting = quotas::parked(broker, "student-1").await;
+        let table = broker.table();
+        let mut newer = table.list("LINE#acme#lab-").await.remove(0);
+        newer.insert("message".to_owned(), text("{\"v\":99,\"what\":\"nobody here knows\"}"));
+        table.put(newer).await;
+        quotas::seed(broker, "lab", 0, 1).await;
+        wait_for_condition("it to be offered", async || match broker.stats().await.available {
+            1 => Ok(()),
+            available => Err(available),
+        })
+        .await;
+        quotas::asks(broker, "student-2").send().await.expect_status(201);
+        broker.cancel(&waiting, "student-1").token(quotas::ACME).send().await.expect_status(200);
     })
     .await;
 }

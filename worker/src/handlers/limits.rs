@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use broker_domain::policy::{Policy, TenantLimit};
-use broker_domain::waiting::Line;
+use broker_domain::waiting::{Line, Place};
 use broker_domain::{AllocateRequest, NamePrefix, Quota, ReservationId, SandboxName, TenantName, Timestamp};
+use broker_messages::RequestMessage;
 use broker_store::reservations::ReservationsUnknown;
 use broker_store::{Candidate, CandidateFilter, Pages, StoreError};
 
@@ -328,13 +329,16 @@ impl Handlers {
         }
     }
 
+    /// The lines of `tenant` in which a request waits. One whose message is a newer version's does not: it is passed over.
     async fn look_at_lines(&self, tenant: &TenantName) -> Result<Arc<[Line]>, StoreError> {
         let now = self.clock.now();
         let mut waited = Vec::new();
         for listed in self.store.waiting.lines_of(tenant, now).await? {
             let mut pages = Pages::new(|after| self.store.waiting.places(&listed.line, after, HEADS));
             while let Some(places) = pages.next().await? {
-                if places.places.iter().any(|place| place.deadline >= now) {
+                let waits =
+                    |place: &Place| place.deadline >= now && RequestMessage::decode(&place.message).is_ok();
+                if places.places.iter().any(waits) {
                     waited.push(listed.line);
                     break;
                 }
