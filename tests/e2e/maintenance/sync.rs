@@ -94,6 +94,20 @@ async fn a_list_that_is_not_to_be_believed_changes_nothing() {
 }
 
 #[tokio::test]
+async fn of_another_providers_list_nothing_enters_although_the_second_list_fails() {
+    let provider = Provider::start(12).await;
+    story(quiet(provider.setup()), async |broker| {
+        broker.cli_ok(&["pool", "seed", "--count", "20", "--start", "500"]).await;
+        provider.misbehave(json!({ "list": { "status": 503, "every": 2 } })).await;
+        let refused = broker.job_refused("sync").await;
+        assert_eq!((refused.changed, provider.world().await.lists), (0, 2), "{refused:?}");
+        let stats = broker.stats().await;
+        assert_eq!((stats.available, stats.stale), (20, 0), "{stats:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_id_that_the_provider_uses_again_is_a_new_sandbox_only_after_the_old_one_is_gone() {
     let provider = Provider::start(4).await;
     story(quiet(provider.setup().pool(4)), async |broker| {

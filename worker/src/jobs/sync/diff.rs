@@ -35,6 +35,11 @@ pub(super) struct KnownSandbox {
 }
 
 impl KnownSandbox {
+    /// Whether that row is its account.
+    pub(super) fn is_account_of(&self, row: &Account) -> bool {
+        AccountKey::of(&self.external_id) == AccountKey::of(&row.external_id)
+    }
+
     /// Whether it is as the provider lists it, as far as both are known.
     fn is_as_listed(&self, account: &Account) -> bool {
         let attributes = self.attributes.as_ref().zip(account.attributes.as_ref());
@@ -139,8 +144,8 @@ impl Rows for Theirs {
 enum ByAccount {
     /// The provider has it.
     There { external_id: ExternalId },
-    /// A sandbox of the index; whether the list has its id.
-    Ours { id: SandboxId, known: KnownSandbox, has_id: bool },
+    /// A sandbox of the index; whether the list has its id, and whether that is for another account.
+    Ours { id: SandboxId, known: KnownSandbox, has_id: bool, is_remade: bool },
     /// A row of the list, and the sandbox of the index that has its id.
     Listed { account: Account, known: Option<KnownSandbox> },
 }
@@ -176,8 +181,10 @@ pub(super) struct Diff {
     pub(super) missing: Spool<Missing>,
     /// The number of those that are allocated or in quarantine, before any change.
     pub(super) in_use: u64,
-    /// How many of them are not listed.
-    pub(super) in_use_missing: u64,
+    /// How many of all these have an account that is not in this list.
+    pub(super) unlisted: u64,
+    /// The number of rows that are not refused, and are another account than the index has under their id.
+    pub(super) remade: u64,
     /// How many are allocated, and not listed; some of them.
     pub(super) allocated_missing: u64,
     pub(super) some_allocated_missing: Vec<SandboxId>,
@@ -196,7 +203,8 @@ impl Diff {
             found: Spool::new(Arc::clone(dir), 1),
             missing: Spool::new(Arc::clone(dir), PARTS),
             in_use: 0,
-            in_use_missing: 0,
+            unlisted: 0,
+            remade: 0,
             allocated_missing: 0,
             some_allocated_missing: Vec::new(),
         }
@@ -231,9 +239,6 @@ pub(super) fn between(
         let before = before.map(Iterator::collect::<Result<HashSet<_>, SpoolError>>).transpose()?;
         decide(accounts.part(part), before.as_ref(), part, &mut diff)?;
     }
-    if let Some(before) = before {
-        diff.in_use_missing = diff.in_use_missing.min(before.in_use_missing);
-    }
     Ok(diff)
 }
 
@@ -254,8 +259,10 @@ fn meet(
     for (id, known) in ours {
         diff.available += u64::from(is_in_pool(known.status));
         diff.in_use += u64::from(is_in_use(known.status));
-        let record = ByAccount::Ours { id: id.clone(), known: known.clone(), has_id: listed.has(id) };
-        accounts.push_by(&AccountKey::of(&known.external_id), &record)?;
+        let is_remade = listed.accounts.get(id).is_some_and(|row| !known.is_account_of(row));
+        let (id, known, has_id) = (id.clone(), known.clone(), listed.has(id));
+        let key = AccountKey::of(&known.external_id);
+        accounts.push_by(&key, &ByAccount::Ours { id, known, has_id, is_remade })?;
     }
     for account in listed.accounts.into_values() {
         let key = AccountKey::of(&account.external_id);
@@ -276,18 +283,22 @@ fn decide(
     for record in records {
         match record? {
             ByAccount::There { external_id } => drop(there.insert(AccountKey::of(&external_id))),
-            ByAccount::Ours { id, known, has_id } => ours.push((id, known, has_id)),
+            ByAccount::Ours { id, known, has_id, is_remade } => ours.push((id, known, has_id, is_remade)),
             ByAccount::Listed { account, known } => rows.push((account, known)),
         }
     }
     // Of several of ours with one account (an older version let them in) the one that is in use.
-    ours.sort_by(|(a, x, _), (b, y, _)| (x.status.is_unused(), a).cmp(&(y.status.is_unused(), b)));
+    ours.sort_by(|(a, x, ..), (b, y, ..)| (x.status.is_unused(), a).cmp(&(y.status.is_unused(), b)));
     rows.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
     let mut holders = HashMap::new();
-    for (id, known, has_id) in ours {
+    for (id, known, has_id, is_remade) in ours {
         let key = AccountKey::of(&known.external_id);
-        if !has_id && !there.contains(&key) {
-            diff.miss(&id, &known, before, part)?;
+        if !there.contains(&key) {
+            let counts = is_in_pool(known.status) || is_in_use(known.status);
+            diff.unlisted += u64::from(counts && (!has_id || is_remade));
+            if !has_id {
+                diff.miss(&id, &known, before, part)?;
+            }
         }
         holders.entry(key).or_insert(id);
     }
@@ -318,7 +329,6 @@ impl Diff {
         before: Option<&HashSet<SandboxId>>,
         part: usize,
     ) -> Result<(), SpoolError> {
-        self.in_use_missing += u64::from(is_in_use(known.status));
         match known.status {
             Status::Arriving | Status::Available | Status::Reserved
                 if before.is_none_or(|before| before.contains(id)) =>
@@ -348,6 +358,7 @@ impl Diff {
     /// Adds a row that is not refused.
     fn list(&mut self, account: Account, known: Option<KnownSandbox>) -> Result<(), SpoolError> {
         let Some(known) = known else { return self.unknown.push(0, &account) };
+        self.remade += u64::from(!known.is_account_of(&account));
         match known.status {
             Status::Arriving | Status::Available | Status::Reserved | Status::Quarantined
                 if known.is_as_listed(&account) =>

@@ -50,13 +50,25 @@ fn compared_after(
     ours: impl IntoIterator<Item = (SandboxId, KnownSandbox)>,
     theirs: Vec<Sighting>,
 ) -> Diff {
+    compared_with(before, ours, theirs, 0)
+}
+
+/// The same of a list with so many rows more that have no usable id.
+fn compared_with(
+    before: Option<&Diff>,
+    ours: impl IntoIterator<Item = (SandboxId, KnownSandbox)>,
+    theirs: Vec<Sighting>,
+    unidentified: u64,
+) -> Diff {
+    let mut tally = Tally::default();
+    tally.unidentified = unidentified;
     let (mut pool, mut list) = (Ours::new(dir()), Theirs::new(dir(), Arc::default()));
     ours.into_iter().for_each(|(id, known)| pool.add(id, known).unwrap());
     for (sighting, page) in theirs.into_iter().zip(1..) {
         let mark = Some(Mark { ids: u64::from(page), page });
         list.take(ListedRow { mark, sighting: Some(sighting) }).unwrap();
     }
-    between(&pool, list, Tally::default(), before, &dir()).unwrap()
+    between(&pool, list, tally, before, &dir()).unwrap()
 }
 
 fn compared(ours: impl IntoIterator<Item = (SandboxId, KnownSandbox)>, theirs: Vec<Sighting>) -> Diff {
@@ -188,6 +200,44 @@ fn a_list_that_misses_what_is_in_use_as_well_is_another_providers() {
     let first = compared(pool(100, 0, 0), list(&left(60, 60)));
     let all = list(&left(0, 0));
     assert!(refusal(&compared_after(Some(&first), pool(100, 0, 0), all)).is_none());
+}
+
+#[test]
+fn another_providers_list_is_refused_whatever_it_says_and_whatever_the_first_one_said() {
+    let pool = || (0..30).map(|n| known(&format!("s{n}"), Status::Available)).collect::<HashMap<_, _>>();
+    let rows = |id: &str, external_id: &str| {
+        let row = |n| account(&format!("{id}{n}"), &format!("{external_id}{n}"), None);
+        listed(&(0..30).map(row).collect::<Vec<_>>())
+    };
+    let (own, foreign) = (|| rows("s", "s"), || rows("f", "identity/accounts/f"));
+    // It contradicts itself.
+    let doubtful = compared_with(None, pool(), foreign(), 2);
+    assert!(doubtful.doubt.is_some() && is_foreign(&doubtful));
+    assert!(
+        refusal(&doubtful).is_some_and(|why| why.contains("30 of 30") && why.contains("another provider"))
+    );
+    // The first is right: what only the second misses is not missing, and what only it has is not new.
+    let first = compared(pool(), own());
+    let second = compared_after(Some(&first), pool(), foreign());
+    assert_eq!(second.missing.len(), 0);
+    assert!(refusal(&second).is_some_and(|why| why.contains("another provider")));
+    // The second is right: nothing of the first is left.
+    let second = compared_after(Some(&compared(pool(), foreign())), pool(), own());
+    assert_eq!((refusal(&second), second.unknown.len()), (None, 0));
+    // It has our ids, for its own accounts.
+    let remade = compared(pool(), rows("s", "identity/accounts/f"));
+    assert_eq!((remade.missing.len(), remade.unlisted, remade.remade), (0, 30, 30));
+    assert!(refusal(&remade).is_some_and(|why| why.contains("another provider")));
+    // Labels that are new, or change places, make no other provider; nor do rows of ours that cannot be read.
+    assert!(!is_foreign(&compared(pool(), rows("another", "s"))));
+    let swapped: Vec<_> = (0..30).map(|n| account(&format!("s{n}"), &format!("s{}", 29 - n), None)).collect();
+    assert!(!is_foreign(&compared(pool(), listed(&swapped))));
+    let unreadable =
+        (0..30).map(|n| Sighting::Unreadable { id: Some(id(&format!("s{n}"))), external_id: None });
+    assert!(!is_foreign(&compared(
+        pool(),
+        unreadable.chain(foreign()).chain(rows("g", "identity/accounts/g")).collect()
+    )));
 }
 
 #[test]

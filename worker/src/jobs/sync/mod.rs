@@ -102,18 +102,20 @@ async fn record_accounts(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobE
     Ok(())
 }
 
-/// The difference; if something would become stale, or the list looks foreign, what is missing in a second list, too.
+/// The difference; if something would become stale, or the list looks foreign, what is missing in a second list, too. Of a list that
+/// looks foreign nothing is used without a second one.
 async fn compared_twice(jobs: &Jobs, provider: &Provider) -> Result<Diff, JobError> {
     let ours = Arc::new(known::ours(jobs).await?);
     let first = listed(jobs, provider).await?;
     let first = compared(jobs, &ours, first, None).await?;
     crash_points::point(Point::Listed);
-    if first.missing.len() == 0 && !refusal::is_foreign(&first) {
+    let looks_foreign = refusal::is_foreign(&first);
+    if first.missing.len() == 0 && !looks_foreign {
         return Ok(first);
     }
     match listed(jobs, provider).await {
         Ok(second) => compared(jobs, &ours, second, Some(first)).await,
-        Err(JobError::Provider(error)) => {
+        Err(JobError::Provider(error)) if !looks_foreign => {
             Ok(Diff { doubt: Some(format!("the second list failed, {error}")), ..first })
         }
         Err(error) => Err(error),

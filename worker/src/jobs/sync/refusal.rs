@@ -7,17 +7,16 @@ const FEW: u64 = 5;
 /// … and this part of those that are available.
 const PART: u64 = 5;
 
-/// Whether the list is another provider's, or another account's: it misses more than half of what is available, allocated and in
-/// quarantine together, and more than half of what it names is unknown. A provider that has lost much of what is in use names
-/// what it still has.
+/// Whether the list is another provider's, or another account's: it has not the accounts of more than half of what is available,
+/// allocated and in quarantine together, and more than half of what it names is unknown, whatever an earlier list had and whether
+/// or not it contradicts itself. A provider that has lost much of what is in use names what it still has.
 pub(super) fn is_foreign(diff: &Diff) -> bool {
-    let (missing, ours) = (diff.missing.len() + diff.in_use_missing, diff.available + diff.in_use);
-    missing > FEW.max(ours / 2) && unknown(diff) > diff.listed / 2
+    diff.unlisted > FEW.max((diff.available + diff.in_use) / 2) && unknown(diff) > diff.listed / 2
 }
 
-/// How many of the list are no sandboxes of ours.
+/// How many of the list are no accounts of ours.
 fn unknown(diff: &Diff) -> u64 {
-    diff.unknown.len() + diff.doubtful.len()
+    diff.unknown.len() + diff.doubtful.len() + diff.remade
 }
 
 /// The reason to refuse this list, if there is one; what is missing counts if the list does not contradict itself.
@@ -25,11 +24,8 @@ pub(super) fn refusal(diff: &Diff) -> Option<String> {
     if diff.is_empty {
         return Some("the provider lists nothing at all".to_owned());
     }
-    if diff.doubt.is_some() {
-        return None;
-    }
     let (missing, most) = (diff.missing.len(), FEW.max(diff.available / PART));
-    if missing > most {
+    if missing > most && diff.doubt.is_none() {
         return Some(format!(
             "{missing} of {} available sandboxes are missing at the provider, more than {most}: look there, then run it with \
              --accept-stale if that is true",
@@ -40,7 +36,7 @@ pub(super) fn refusal(diff: &Diff) -> Option<String> {
         format!(
             "{} of {} available and allocated sandboxes are missing at the provider, and {} of {} that it lists are unknown, as of \
              another provider or account: look there, then run it with --accept-stale if that is true",
-            missing + diff.in_use_missing,
+            diff.unlisted,
             diff.available + diff.in_use,
             unknown(diff),
             diff.listed
