@@ -62,6 +62,34 @@ async fn what_the_gate_lets_pass_is_offered_and_what_it_refuses_is_in_quarantine
 }
 
 #[tokio::test]
+async fn what_the_provider_made_anew_goes_through_its_gate_and_is_offered_at_once_where_none_is() {
+    let provider = Provider::start(10).await;
+    let setup = provider.setup().apis(1).workers(1).pool(10).var("BROKER_SERVE_EVERY_S", "60");
+    story(setup, async |broker| {
+        let remade = ["seed-000001", "seed-000002"];
+        provider.remake(remade[0]).await;
+        assert_eq!(broker.job("sync").await.details["refreshed_or_returned"], 1);
+        assert_eq!(broker.stats().await.available, 10, "no gate guards it");
+        policy::apply(broker, &guarded(&provider, 3)).await;
+        provider.misbehave(json!({ "gate": { "status": 422, "reason": "billing is off" } })).await;
+        provider.remake(remade[1]).await;
+        broker.job("sync").await;
+        counted(broker, "quarantined", 1).await;
+        let shown = broker.shown(remade[1]).await;
+        assert_eq!(
+            (&shown["status"], &shown["quarantine_cause"]),
+            (&json!("quarantined"), &json!("gate")),
+            "{shown:#}"
+        );
+        assert_eq!(broker.stats().await.available, 9);
+        let world = provider.world().await;
+        let asked: Vec<_> = world.hooked("sandbox.check").map(|call| &call.data["external_id"]).collect();
+        assert_eq!(asked, [&shown["external_id"]], "{world:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_gate_that_does_not_answer_holds_no_other_flavour_and_is_asked_again_with_the_same_id() {
     let provider = Provider::start(1).await;
     let setup = provider.setup().apis(1).workers(1).var("BROKER_SERVE_EVERY_S", "1");

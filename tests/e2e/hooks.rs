@@ -95,6 +95,28 @@ async fn a_deletion_waits_for_its_hook_and_spends_an_attempt_only_on_a_no() {
 }
 
 #[tokio::test]
+async fn the_deletion_of_another_account_under_an_old_id_is_a_question_of_its_own() {
+    let provider = Provider::start(1).await;
+    story(provider.setup().apis(1).workers(1).pool(1), async |broker| {
+        policy::apply(broker, &hooked(&provider, "")).await;
+        let held = broker.allocate("student").send().await.expect_status(201);
+        // Made while the old one was in use: it may have been used.
+        provider.remake(held.sandbox_id()).await;
+        broker.return_sandbox(held.sandbox_id(), "student").send().await.expect_status(200);
+        deleted(broker, 1).await;
+        assert_eq!(broker.job("sync").await.details["inserted_or_revived"], 1);
+        deleted(broker, 1).await;
+        let world = provider.world().await;
+        let calls: Vec<_> = world.hooked("sandbox.before_delete").collect();
+        assert_eq!(calls.len(), 2, "{calls:?}");
+        assert_ne!(calls[0].data["external_id"], calls[1].data["external_id"]);
+        assert_ne!(calls[0].id, calls[1].id, "it is answered for this one: {calls:?}");
+        assert_eq!(world.accounts, [""; 0]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn where_the_policy_says_so_a_hook_that_fails_is_passed_over() {
     let provider = Provider::start(1).await;
     story(provider.setup().apis(1).workers(1).pool(1), async |broker| {

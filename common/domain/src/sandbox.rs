@@ -128,7 +128,7 @@ mod tests {
     fn every_transition_is_one_of_the_picture() {
         use Event::{
             Admit, Claim, End, Found, GiveBack, GiveUp, Missing, ProviderDeleted, Quarantine, Release,
-            Reserve, Retire, Retry,
+            Remade, Reserve, Retire, Retry,
         };
         use Status::{
             Allocated, Arriving, Available, Deleted, DeletionFailed, PendingDeletion, Quarantined, Reserved,
@@ -137,6 +137,7 @@ mod tests {
         let picture = [
             (Arriving, Admit, Available),
             (Arriving, Found, Arriving),
+            (Arriving, Remade, Arriving),
             (Arriving, Missing, Stale),
             (Arriving, Quarantine, Quarantined),
             (Arriving, Reserve, Reserved),
@@ -145,9 +146,11 @@ mod tests {
             (Reserved, GiveBack, Arriving),
             (Reserved, Claim, Allocated),
             (Reserved, Found, Reserved),
+            (Reserved, Remade, Arriving),
             (Reserved, Missing, Stale),
             (Reserved, Quarantine, Quarantined),
             (Available, Found, Available),
+            (Available, Remade, Arriving),
             (Available, Missing, Stale),
             (Available, Quarantine, Quarantined),
             (Allocated, End, PendingDeletion),
@@ -160,8 +163,10 @@ mod tests {
             (PendingDeletion, GiveUp, DeletionFailed),
             (PendingDeletion, Quarantine, Quarantined),
             (Stale, Found, Arriving),
+            (Stale, Remade, Arriving),
             (Stale, Missing, Stale),
             (Quarantined, Found, Quarantined),
+            (Quarantined, Remade, Quarantined),
             (Quarantined, Missing, Quarantined),
             (Quarantined, Quarantine, Quarantined),
             (Quarantined, Release, Arriving),

@@ -64,6 +64,8 @@ pub enum Event {
     Missing,
     /// Sync finds it at the provider again.
     Found,
+    /// Sync finds it at the provider as another account, or under another name.
+    Remade,
     /// The provider deleted it, or does not know it.
     ProviderDeleted,
     /// Its last attempt at deletion failed.
@@ -80,7 +82,7 @@ pub enum Event {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Admit,
         Self::Reserve,
         Self::GiveBack,
@@ -88,6 +90,7 @@ impl Event {
         Self::End,
         Self::Missing,
         Self::Found,
+        Self::Remade,
         Self::ProviderDeleted,
         Self::GiveUp,
         Self::Retry,
@@ -125,7 +128,7 @@ impl Status {
     pub fn next(self, event: Event) -> Result<Self, InvalidTransition> {
         use Event::{
             Admit, Claim, End, Found, GiveBack, GiveUp, Missing, ProviderDeleted, Quarantine, Release,
-            Reserve, Retire, Retry,
+            Remade, Reserve, Retire, Retry,
         };
         use Status::{
             Allocated, Arriving, Available, Deleted, DeletionFailed, PendingDeletion, Quarantined, Reserved,
@@ -134,14 +137,15 @@ impl Status {
         match (self, event) {
             (Arriving, Admit) | (Available, Found) => Ok(Available),
             (Arriving | Stale, Found) | (Quarantined, Release) | (Reserved, GiveBack) => Ok(Arriving),
+            // What was found out about it, or agreed, was about another.
+            (Arriving | Available | Reserved | Stale, Remade) => Ok(Arriving),
             (Arriving | Available, Reserve) => Ok(Reserved),
-            // Under another name it goes back.
             (Reserved, Found) => Ok(Reserved),
             (Available | Reserved, Claim) => Ok(Allocated),
             (Arriving | Available | Reserved | Stale, Missing) => Ok(Stale),
             (Arriving | Available | Reserved | Allocated | PendingDeletion, Quarantine) => Ok(Quarantined),
             // Whatever the provider lists meanwhile: a person decides.
-            (Quarantined, Found | Missing | Quarantine) => Ok(Quarantined),
+            (Quarantined, Found | Remade | Missing | Quarantine) => Ok(Quarantined),
             (Allocated, End) | (Quarantined, Retire) => Ok(PendingDeletion),
             // Sync only reports an allocated sandbox that vanished: its owner keeps it.
             (Allocated, Found | Missing) => Ok(Allocated),
@@ -165,16 +169,21 @@ impl Status {
             | (Quarantined, Admit | Reserve | GiveBack | Claim | End | ProviderDeleted | GiveUp | Retry)
             | (
                 Allocated,
-                Admit | Reserve | GiveBack | Claim | ProviderDeleted | GiveUp | Retry | Release | Retire,
+                Remade | Admit | Reserve | GiveBack | Claim | ProviderDeleted | GiveUp | Retry | Release
+                | Retire,
             )
-            | (PendingDeletion, Admit | Reserve | GiveBack | Claim | End | Retry | Release | Retire)
+            | (
+                PendingDeletion,
+                Remade | Admit | Reserve | GiveBack | Claim | End | Retry | Release | Retire,
+            )
             | (
                 DeletionFailed,
-                Admit | Reserve | GiveBack | Claim | End | GiveUp | Quarantine | Release | Retire,
+                Remade | Admit | Reserve | GiveBack | Claim | End | GiveUp | Quarantine | Release | Retire,
             )
             | (
                 Deleted,
-                Admit | Reserve | GiveBack | Claim | End | GiveUp | Retry | Quarantine | Release | Retire,
+                Remade | Admit | Reserve | GiveBack | Claim | End | GiveUp | Retry | Quarantine | Release
+                | Retire,
             )
             | (Status::Unknown, _) => Err(InvalidTransition { status: self, event }),
         }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use broker_domain::policy::Policy;
-use broker_domain::{AccountKey, ExternalId, SandboxId, Status};
+use broker_domain::{AccountKey, ExternalId, Sandbox, SandboxId, SandboxName, Status};
 use broker_store::accounts::{Doubled, Recorded, ensure_recorded, record_all};
 use broker_store::verify::verify;
-use broker_store::{Candidate, EntryConflict, NewSandbox, Seen, Unused, Write};
+use broker_store::{Candidate, EntryConflict, GateQuestion, NewSandbox, Seen, Unused, Write};
 use broker_tests::together;
 
 use crate::place::{Place, candidate, sandbox};
@@ -113,7 +113,7 @@ async fn a_refresh_takes_the_new_account_and_gives_the_old_one_back() {
     place.seed(2).await;
     ensure_recorded(store, &place.entropy, now).await.expect("recorded");
     let (was, is) = (sandbox(0).external_id, external(UUID));
-    let from = Unused { status: Status::Available, version: 1, external_id: &was };
+    let from = Unused { status: Status::Available, version: 1, name: &sandbox(0).name, external_id: &was };
     let of_another = of(0, sandbox(1).external_id);
     let told = store.sandboxes.found(from, &of_another, now).await.expect("asked");
     assert_eq!(
@@ -124,6 +124,54 @@ async fn a_refresh_takes_the_new_account_and_gives_the_old_one_back() {
     assert_eq!(store.sandboxes.found(from, &of(0, is.clone()), now).await.expect("asked"), Write::Applied);
     assert_eq!(record(&place, &was).await, None, "it was never used");
     assert_eq!(record(&place, &is).await, Some((sandbox(0).id.to_string(), false)));
+    assert_eq!(violations(&place).await, Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn what_is_another_account_or_has_another_name_arrives_and_no_hook_was_asked_about_it() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store.sandboxes, place.clock.now());
+    ensure_recorded(&place.store, &place.entropy, now).await.expect("recorded");
+    place.seed(2).await;
+    let stands =
+        async |number| store.record(&sandbox(number).id).await.expect("read").expect("a record of a sandbox");
+    let found = async |number, listed: &NewSandbox| {
+        let Sandbox { status, version, name, external_id, .. } = stands(number).await.sandbox;
+        let from = Unused { status, version, name: &name, external_id: &external_id };
+        assert_eq!(store.found(from, listed, now).await.expect("asked"), Write::Applied);
+        stands(number).await
+    };
+    // Another spelling of its account is no other account.
+    let spelled = sandbox(0).external_id.as_str().to_uppercase();
+    let respelled = NewSandbox { external_id: ExternalId::new(&spelled).expect("an id"), ..sandbox(0) };
+    let after = found(0, &respelled).await;
+    assert_eq!(
+        (after.sandbox.status, &after.sandbox.external_id),
+        (Status::Available, &respelled.external_id)
+    );
+    let (remade, name) = (external(UUID), SandboxName::new("renamed").expect("a name"));
+    let renamed = NewSandbox { name, ..sandbox(1) };
+    for (number, listed) in [(0, &NewSandbox { external_id: remade.clone(), ..sandbox(0) }), (1, &renamed)] {
+        let after = found(number, listed).await;
+        assert_eq!((after.sandbox.status, after.due), (Status::Arriving, Some(now.floor_to_second())));
+    }
+    // While its gate is asked.
+    let arrival = Candidate {
+        name: renamed.name.clone(),
+        version: stands(1).await.sandbox.version,
+        ..candidate(&sandbox(1))
+    };
+    let (question, later) =
+        (GateQuestion { id: place.entropy.uuid(), attempts: 4 }, now.plus(Duration::from_secs(60)));
+    assert_eq!(store.ask_gate(&arrival, question, later, now).await.expect("asked"), Write::Applied);
+    let listed = NewSandbox { attributes: Some(Default::default()), ..renamed.clone() };
+    let after = found(1, &listed).await;
+    assert_eq!((after.gate, after.due), (Some(question), Some(later.floor_to_second())), "it waits on");
+    let after = found(1, &NewSandbox { external_id: external("2"), ..listed }).await;
+    assert_eq!(
+        (after.sandbox.status, after.gate, after.due),
+        (Status::Arriving, None, Some(now.floor_to_second()))
+    );
     assert_eq!(violations(&place).await, Vec::<&str>::new());
 }
 
@@ -145,7 +193,8 @@ async fn what_was_handed_out_keeps_its_account_for_good() {
     assert_eq!(record(&place, &external(UUID)).await, Some((sandbox(0).id.to_string(), true)));
     assert_eq!(store.sandboxes.insert(&of(1, external(UUID)), later).await.expect("asked"), taken);
     let fresh = store.sandboxes.record(&sandbox(0).id).await.expect("read").expect("there").sandbox;
-    let from = Unused { status: Status::Arriving, version: fresh.version, external_id: &fresh.external_id };
+    let (version, name, external_id) = (fresh.version, &fresh.name, &fresh.external_id);
+    let from = Unused { status: Status::Arriving, version, name, external_id };
     let told = store.sandboxes.found(from, &of(0, external(UUID)), later).await.expect("asked");
     assert_eq!(
         told,
@@ -160,14 +209,15 @@ async fn a_tombstone_that_is_listed_under_another_account_is_deleted_as_that_one
     let place = Place::with_table().await;
     ensure_recorded(&place.store, &place.entropy, place.clock.now()).await.expect("recorded");
     let grave = tombstone(&place).await;
-    let (store, now, version) = (&place.store, place.clock.now(), grave.sandbox.version);
+    let (store, now, grave) = (&place.store, place.clock.now(), grave.sandbox);
     store.sandboxes.insert(&sandbox(5), now).await.expect("inserted");
     let of_another = of(0, sandbox(5).external_id);
-    let told =
-        store.sandboxes.revive_deletion(version, &external(UUID), &of_another, now).await.expect("asked");
+    let told = store.sandboxes.revive_deletion(&grave, &of_another, now).await.expect("asked");
     assert_eq!(told, Write::Rejected(EntryConflict::AccountTaken { by: sandbox(5).id }));
-    let told = store.sandboxes.revive_deletion(version, &external(UUID), &of(0, external("2")), now).await;
+    let told = store.sandboxes.revive_deletion(&grave, &of(0, external("2")), now).await;
     assert_eq!(told.expect("asked"), Write::Applied);
+    let pending = store.sandboxes.get(&grave.id).await.expect("read").expect("there");
+    assert!(pending.deletion_requested_at > grave.deletion_requested_at, "another deletion: {pending:?}");
     assert_eq!(record(&place, &external(UUID)).await, Some((sandbox(0).id.to_string(), true)));
     assert_eq!(record(&place, &external("2")).await, Some((sandbox(0).id.to_string(), false)));
     assert_eq!(violations(&place).await, Vec::<&str>::new());
@@ -214,7 +264,8 @@ async fn a_table_of_an_older_version_gets_its_records_before_anything_enters() {
     let withdrawn = store.sandboxes.record(&sandbox(8).id).await.expect("read").expect("there").sandbox;
     assert_eq!(withdrawn.status, Status::Stale, "the used one has the account");
     assert_eq!(ensure_recorded(store, &place.entropy, now).await.expect("asked"), None, "once is enough");
-    let from = Unused { status: Status::Stale, version: withdrawn.version, external_id: &external(UUID) };
+    let (version, name, external_id) = (withdrawn.version, &withdrawn.name, &withdrawn.external_id);
+    let from = Unused { status: Status::Stale, version, name, external_id };
     let told = store.sandboxes.found(from, &of(8, external(UUID)), now).await.expect("asked");
     assert_eq!(
         told,
@@ -246,7 +297,8 @@ async fn an_account_is_one_without_regard_to_case() {
     }
     // Its own sandbox may be listed in another spelling.
     let version = version(&place, &sandbox(0).id).await;
-    let from = Unused { status: Status::Arriving, version, external_id: &external("Lab-Seven") };
+    let (name, was) = (&sandbox(0).name, &external("Lab-Seven"));
+    let from = Unused { status: Status::Arriving, version, name, external_id: was };
     let told = store.sandboxes.found(from, &of(0, external("lab-seven")), now).await.expect("asked");
     assert_eq!(told, Write::Applied);
     assert_eq!(record(&place, &external("LAB-Seven")).await, Some((sandbox(0).id.to_string(), false)));

@@ -27,8 +27,9 @@ async fn no_write_makes_an_item() {
     for told in each_write(&place, seen, place.clock.now()).await {
         assert_eq!(told.expect("asked"), Write::Rejected(()));
     }
-    let (nowhere, external_id) = (candidate(&sandbox(7)), sandbox(7).external_id);
-    let from = Unused { status: Status::Stale, version: 1, external_id: &external_id };
+    let nowhere = candidate(&sandbox(7));
+    let (name, external_id) = (&nowhere.name, &nowhere.external_id);
+    let from = Unused { status: Status::Stale, version: 1, name, external_id };
     let found = place.store.sandboxes.found(from, &sandbox(7), place.clock.now()).await;
     assert_eq!(found.expect("asked"), Write::Rejected(EntryConflict::MovedOn(())));
     assert_eq!(place.store.sandboxes.remove_stale(&nowhere).await.expect("asked"), Write::Rejected(()));

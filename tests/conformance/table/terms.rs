@@ -4,7 +4,7 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::{
-    EndReason, ExternalId, FlavourName, LeaseEnd, Quarantine, QuarantineCause, Status, Timestamp,
+    EndReason, ExternalId, FlavourName, LeaseEnd, Quarantine, QuarantineCause, Sandbox, Status, Timestamp,
 };
 use broker_store::{ClaimOutcome, EntryConflict, GateQuestion, Seen, StoreError, Unused, Write};
 
@@ -46,7 +46,7 @@ const WRITES: [(&str, Status); 14] = [
 ];
 
 async fn write(place: &Place, name: &str, seen: Seen<'_>, now: Timestamp) -> Result<Write, StoreError> {
-    let (store, own) = (&place.store, sandbox(0).external_id);
+    let store = &place.store;
     match name {
         "postpone" => store.deletions.postpone(seen, now, now).await,
         "attempt_failed" => store.deletions.attempt_failed(seen, 1, "no", now, now).await,
@@ -75,11 +75,14 @@ async fn write(place: &Place, name: &str, seen: Seen<'_>, now: Timestamp) -> Res
         "retire" => store.sandboxes.retire_quarantined(seen, now).await,
         "missing" => store.sandboxes.missing(Status::Available, seen, now).await,
         "found" => {
-            let from = Unused { status: Status::Stale, version: seen.version, external_id: &own };
+            let (name, external_id) = (&sandbox(0).name, &sandbox(0).external_id);
+            let from = Unused { status: Status::Stale, version: seen.version, name, external_id };
             store.sandboxes.found(from, &sandbox(0), now).await.map(changed)
         }
         "revive_deletion" => {
-            store.sandboxes.revive_deletion(seen.version, &own, &sandbox(0), now).await.map(changed)
+            let stands = store.sandboxes.get(seen.id).await.expect("read").expect("there");
+            let tombstone = Sandbox { version: seen.version, ..stands };
+            store.sandboxes.revive_deletion(&tombstone, &sandbox(0), now).await.map(changed)
         }
         other => panic!("{other} is no write"),
     }
@@ -157,7 +160,8 @@ async fn what_was_ever_handed_out_is_neither_found_nor_forgotten() {
     }
     alter(&place, key, "allocation_id", text(&place.entropy.uuid().to_string())).await;
     assert_eq!(place.store.sandboxes.remove_stale(&free).await.expect("asked"), Write::Rejected(()));
-    let from = Unused { status: Status::Stale, version: 1, external_id: &free.external_id };
+    let (name, external_id) = (&free.name, &free.external_id);
+    let from = Unused { status: Status::Stale, version: 1, name, external_id };
     let found = place.store.sandboxes.found(from, &sandbox(0), now).await.expect("asked");
     assert_eq!(found, Write::Rejected(EntryConflict::MovedOn(())));
     alter(&place, key, "status", text("quarantined")).await;

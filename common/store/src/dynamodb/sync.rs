@@ -3,6 +3,8 @@
 //! Invariant: a sandbox that was ever handed out stays out of the pool: each way in requires that there is no allocation, or
 //! that the provider created another resource after the old one was deleted.
 
+use std::time::Duration;
+
 use aws_sdk_dynamodb::types::{
     AttributeValue, Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
@@ -17,7 +19,7 @@ use super::refill::OpenTicket;
 use super::reservation_items::read_reserved_for;
 use super::{SandboxStore, n, records, s};
 use crate::{Candidate, EntryConflict, NewSandbox, Record, StoreError, Write};
-use broker_domain::{AccountKey, Event, ExternalId, ReservationId, Status, Timestamp};
+use broker_domain::{AccountKey, Event, ExternalId, ReservationId, Sandbox, SandboxName, Status, Timestamp};
 
 const SANDBOX_IS_NEW: &str = "attribute_not_exists(PK)";
 /// The id was reused for another resource, which the provider created after ours was deleted.
@@ -37,8 +39,17 @@ pub struct Unused<'a> {
     pub status: Status,
     /// The version at which it is changed.
     pub version: u64,
+    /// Its name until then.
+    pub name: &'a SandboxName,
     /// Its account until then.
     pub external_id: &'a ExternalId,
+}
+
+impl Unused<'_> {
+    /// Whether `listed` is another account than it was, or has another name: what is known of it, of its gate too, is not known of that.
+    pub fn is_remade(&self, listed: &NewSandbox) -> bool {
+        self.name != &listed.name || AccountKey::of(self.external_id) != AccountKey::of(&listed.external_id)
+    }
 }
 
 /// Never handed out, and not listed for long.
@@ -117,7 +128,7 @@ impl SandboxStore {
         created_at: Timestamp,
         now: Timestamp,
     ) -> Result<Write<EntryConflict>, StoreError> {
-        if is_its_account(sandbox, tombstone) {
+        if is_its_account(sandbox, &tombstone.sandbox) {
             return Ok(Write::Rejected(EntryConflict::MovedOn(())));
         }
         self.put_over(sandbox, tombstone, created_at, now, Vec::new()).await.map(Write::without_current)
@@ -133,7 +144,7 @@ impl SandboxStore {
         ticket: &OpenTicket,
         now: Timestamp,
     ) -> Result<Option<Write<EntryConflict>>, StoreError> {
-        if is_its_account(sandbox, tombstone) {
+        if is_its_account(sandbox, &tombstone.sandbox) {
             return Ok(Some(Write::Rejected(EntryConflict::MovedOn(()))));
         }
         let ticket = vec![self.table.take_ticket(ticket, &sandbox.id, now)?];
@@ -170,22 +181,30 @@ impl SandboxStore {
         self.table.write_with_accounts(OPERATION, &sandbox.id, put, &accounts, others).await
     }
 
-    /// Makes a tombstone that the provider still lists pending again, under the external id that it lists now instead of `was`.
+    /// Makes a tombstone that the provider still lists pending again, under the external id that it lists now. For another
+    /// account that is another deletion, asked for now.
     pub async fn revive_deletion(
         &self,
-        version: u64,
-        was: &ExternalId,
+        tombstone: &Sandbox,
         listed: &NewSandbox,
         now: Timestamp,
     ) -> Result<Write<EntryConflict>, StoreError> {
         const OPERATION: &str = "revive_deletion";
         let to = next(Status::Deleted, Event::Found)?;
+        let Sandbox { version, external_id: was, deletion_requested_at, .. } = tombstone;
+        let requested_at = match *deletion_requested_at {
+            Some(before) if is_its_account(listed, tombstone) => before,
+            // The hook before a deletion tells deletions apart by this second.
+            Some(before) => now.max(before.plus(Duration::from_secs(1))),
+            None => now,
+        };
         let update = self.table.change_item(ItemChange {
             operation: OPERATION,
             key: keys::sandbox(&listed.id).into_map(),
             condition: STILL_LISTED,
             update: "SET #status = :to, version = :next, external_id = :external_id, deletion_retry_count = :none, \
-                     state_shard = :shard, state_key = :due, updated_at = :now REMOVE #ttl, deleted_at",
+                     deletion_requested_at = :requested_at, state_shard = :shard, state_key = :due, updated_at = :now \
+                     REMOVE #ttl, deleted_at",
             values: vec![
                 (":deleted", s(Status::Deleted.as_str())),
                 (":to", s(to.as_str())),
@@ -193,6 +212,7 @@ impl SandboxStore {
                 (":next", n(version + 1)),
                 (":external_id", s(listed.external_id.as_str())),
                 (":none", n(0)),
+                (":requested_at", n(requested_at.as_secs())),
                 (":shard", s(self.table.shard(to, &listed.id))),
                 (":due", s(keys::time_key(now))),
                 (":now", n(now.as_secs())),
@@ -205,8 +225,9 @@ impl SandboxStore {
             .map(Write::without_current)
     }
 
-    /// Sets name, external id and attributes of an unused sandbox as the provider lists them; a stale one arrives again, and so
-    /// does one that is put aside and has another name now: its reservation, which counts it no more, may not take that name.
+    /// Sets name, external id and attributes of an unused sandbox as the provider lists them. A stale one arrives again, and so does
+    /// one that is another account or has another name now, unless it is in quarantine: its gate has not seen that one, and its
+    /// reservation, which counts it no more, may not take that name.
     pub async fn found(
         &self,
         from: Unused<'_>,
@@ -214,7 +235,7 @@ impl SandboxStore {
         now: Timestamp,
     ) -> Result<Write<EntryConflict>, StoreError> {
         const OPERATION: &str = "found";
-        let Some(place) = self.found_place(from.status, listed, now).await? else {
+        let Some(place) = self.found_place(from, listed).await? else {
             return Ok(Write::Rejected(EntryConflict::MovedOn(())));
         };
         let mut values = vec![
@@ -226,7 +247,7 @@ impl SandboxStore {
             (":external_id", s(listed.external_id.as_str())),
             (":now", n(now.as_secs())),
         ];
-        let (set, remove) = self.found_changes(&place, listed, &mut values);
+        let (set, remove) = self.found_changes(&place, listed, &mut values, now);
         let update = self.table.change_item(ItemChange {
             operation: OPERATION,
             key: keys::sandbox(&listed.id).into_map(),
@@ -255,11 +276,19 @@ impl SandboxStore {
         place: &FoundPlace,
         listed: &NewSandbox,
         values: &mut Vec<(&'static str, AttributeValue)>,
+        now: Timestamp,
     ) -> (String, String) {
         let (mut set, mut remove) = (String::new(), Vec::new());
-        if let Some(key) = &place.key {
-            values.extend([(":key", s(key)), (":shard", s(self.table.shard(place.to, &listed.id)))]);
-            set.push_str(", state_shard = :shard, state_key = :key");
+        if place.arrives {
+            values.extend([
+                (":since", s(keys::time_key(now))),
+                (":shard", s(self.table.shard(place.to, &listed.id))),
+            ]);
+            set.push_str(", state_shard = :shard, state_key = :since");
+        }
+        if place.is_remade {
+            // What hooks were asked, or are to be asked, is asked about that one.
+            remove.extend([a::GATE_CHECK, a::GATE_ATTEMPTS, a::DELETION_REQUESTED_AT]);
         }
         match &listed.attributes {
             None => {}
@@ -277,33 +306,26 @@ impl SandboxStore {
     /// Where a sandbox goes that is found; `None` if it is not put aside any more, or was used before it went into quarantine.
     async fn found_place(
         &self,
-        status: Status,
+        from: Unused<'_>,
         listed: &NewSandbox,
-        now: Timestamp,
     ) -> Result<Option<FoundPlace>, StoreError> {
-        let to = next(status, Event::Found)?;
-        if status == Status::Quarantined {
+        let is_remade = from.is_remade(listed);
+        let to = next(from.status, if is_remade { Event::Remade } else { Event::Found })?;
+        // An arriving one that is as it was goes on waiting as it did.
+        let arrives = to == Status::Arriving && (is_remade || from.status != Status::Arriving);
+        if from.status == Status::Quarantined {
             let item = self.table.get(keys::sandbox(&listed.id)).await?;
             if item.is_none_or(|item| item.contains_key(a::ALLOCATION_ID)) {
                 return Ok(None);
             }
         }
-        if status != Status::Reserved {
-            let key = match (status, to) {
-                // It goes on waiting as it did.
-                (Status::Arriving | Status::Quarantined, _) => None,
-                (_, Status::Available) => Some(listed.name.to_string()),
-                _ => Some(keys::time_key(now)),
-            };
-            return Ok(Some(FoundPlace { to, key, leaves: None }));
+        let mut leaves = None;
+        if from.status == Status::Reserved && arrives {
+            let Some(item) = self.table.get(keys::sandbox(&listed.id)).await? else { return Ok(None) };
+            let Some(reservation) = read_reserved_for(&Reader(&item))? else { return Ok(None) };
+            leaves = Some(reservation);
         }
-        let Some(item) = self.table.get(keys::sandbox(&listed.id)).await? else { return Ok(None) };
-        if records::read_name(&item).as_ref() == Some(&listed.name) {
-            return Ok(Some(FoundPlace { to, key: None, leaves: None }));
-        }
-        let Some(reservation) = read_reserved_for(&Reader(&item))? else { return Ok(None) };
-        let to = next(status, Event::GiveBack)?;
-        Ok(Some(FoundPlace { to, key: Some(keys::time_key(now)), leaves: Some(reservation) }))
+        Ok(Some(FoundPlace { to, is_remade, arrives, leaves }))
     }
 
     /// Makes a sandbox that the provider does not list stale: an available or an arriving one.
@@ -402,15 +424,17 @@ impl SandboxStore {
 /// Where a sandbox goes that is found.
 struct FoundPlace {
     to: Status,
-    /// Its place in the index, if that is another one.
-    key: Option<String>,
+    /// Whether it is another account now, or has another name.
+    is_remade: bool,
+    /// Whether it arrives now, and so has another place in the index.
+    arrives: bool,
     /// The reservation that it leaves.
     leaves: Option<ReservationId>,
 }
 
 /// Whether what is listed is the account that the tombstone was.
-fn is_its_account(listed: &NewSandbox, tombstone: &Record) -> bool {
-    AccountKey::of(&tombstone.sandbox.external_id) == AccountKey::of(&listed.external_id)
+fn is_its_account(listed: &NewSandbox, tombstone: &Sandbox) -> bool {
+    AccountKey::of(&tombstone.external_id) == AccountKey::of(&listed.external_id)
 }
 
 /// The origin of a sandbox that the provider listed.

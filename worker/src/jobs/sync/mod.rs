@@ -284,7 +284,7 @@ where
     beside(move || portions.next(ENTER_TOGETHER).map(|portion| (portions, portion))).await
 }
 
-/// Refreshes a sandbox that is listed. A stale one arrives again, and so does one that was put aside under another name.
+/// Refreshes a sandbox that is listed. A stale one arrives again, and so does one that is another account or has another name now.
 async fn found(
     jobs: &Jobs,
     account: &Account,
@@ -293,11 +293,10 @@ async fn found(
     arrivals: &Arrivals,
 ) -> Result<Write, StoreError> {
     let (listed, now) = (as_new(account), jobs.clock.now());
-    let KnownSandbox { status, version, external_id, .. } = known;
-    let from = Unused { status: *status, version: *version, external_id };
+    let KnownSandbox { status, version, name, external_id, .. } = known;
+    let from = Unused { status: *status, version: *version, name, external_id };
     let entered = jobs.store.sandboxes.found(from, &listed, now).await?;
-    // One that was arriving, and has another name now, waits for the tick as it did.
-    let arrives = *status == Status::Stale || (*status == Status::Reserved && known.name != account.name);
+    let arrives = *status == Status::Stale || (*status != Status::Quarantined && from.is_remade(&listed));
     if entered.is_applied() && arrives {
         arrivals.add(listed.clone().arrived(version + 1));
     }
@@ -379,8 +378,7 @@ async fn resolve(
         }
         diff::DiffVerdict::DeleteAgain => {
             tracing::warn!(sandbox = %account.id, "deleted and still listed by the provider: deleting it again");
-            let was = &stands.sandbox.external_id;
-            jobs.store.sandboxes.revive_deletion(stands.sandbox.version, was, sandbox, now).await
+            jobs.store.sandboxes.revive_deletion(&stands.sandbox, sandbox, now).await
         }
     }
 }
