@@ -83,7 +83,7 @@ async fn an_account_enters_the_pool_once_and_only_if_it_can_be_deleted() {
 }
 
 #[tokio::test]
-async fn a_deleted_account_that_comes_back_under_another_label_is_refused() {
+async fn a_deleted_account_that_comes_back_under_another_label_is_refused_and_deleted_again() {
     let provider = Provider::start(2).await;
     story(provider.setup().pool(2), async |broker| {
         let gone = broker.allocate("student").name_prefix("sandbox-000001").send().await.expect_status(201);
@@ -91,11 +91,28 @@ async fn a_deleted_account_that_comes_back_under_another_label_is_refused() {
         clean_up_until_deleted(broker, 1).await;
         let account = gone.text_of("external_id");
         provider.list("reopened", account).await;
-        let report = broker.job("sync").await;
-        assert_eq!((report.changed, report.details["doubtful"]), (0, 1), "{report:?}");
-        assert_eq!(labels(broker, account).await, ["seed-000001"]);
         let tombstone = broker.table().must_get("SBX#seed-000001").await;
         assert!(!tombstone.contains_key("ttl"), "it may come back at any time: {tombstone:?}");
+        let report = broker.job("sync").await;
+        assert_eq!((report.changed, report.details["doubtful"]), (1, 1), "{report:?}");
+        assert_eq!(labels(broker, account).await, ["seed-000001"]);
+        assert_eq!(status(broker, "seed-000001").await, "pending_deletion");
+        let report = broker.job("sync").await;
+        assert_eq!((report.changed, report.details["doubtful"]), (0, 1), "it is on its way: {report:?}");
+        clean_up_until_deleted(broker, 1).await;
+        assert_eq!(provider.world().await.accounts, ["seed-000000"]);
+        // Also under the label of a sandbox that is another account.
+        provider.relabel(json!({ "seed-000000": "aside" })).await;
+        provider.list("seed-000000", account).await;
+        let report = broker.job("sync").await;
+        assert_eq!((report.changed, report.details["doubtful"]), (1, 2), "{report:?}");
+        assert_eq!(status(broker, "seed-000001").await, "pending_deletion");
+        clean_up_until_deleted(broker, 1).await;
+        assert_eq!(provider.world().await.accounts, ["aside"]);
+        assert_eq!(
+            (labels(broker, account).await, broker.stats().await.available),
+            (vec!["seed-000001".to_owned()], 1)
+        );
     })
     .await;
 }

@@ -419,11 +419,16 @@ pub(super) fn judge(account: &Account, stands: &Record) -> DiffVerdict {
     if !dead {
         return DiffVerdict::Leave;
     }
-    let is_another = AccountKey::of(&account.external_id) != AccountKey::of(&stands.sandbox.external_id);
+    let is_another = !is_its_account(account, stands);
     match (account.created_at, stands.deleted_at) {
         (Some(created_at), Some(deleted_at)) if is_another && created_at.as_secs() > deleted_at.as_secs() => {
             DiffVerdict::Another(created_at)
         }
         _ => DiffVerdict::DeleteAgain,
     }
+}
+
+/// Whether `account` is that of the record.
+pub(super) fn is_its_account(account: &Account, stands: &Record) -> bool {
+    AccountKey::of(&account.external_id) == AccountKey::of(&stands.sandbox.external_id)
 }

@@ -1,5 +1,5 @@
 //! Rows of the provider's list that are refused: they contradict what is known of an account. Counted, and named in the
-//! log, up to a bound; nothing is changed for them.
+//! log, up to a bound; nothing is changed for them, but that a tombstone whose account one names is deleted again.
 
 use std::collections::BTreeSet;
 use std::fmt;

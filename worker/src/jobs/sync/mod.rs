@@ -300,20 +300,46 @@ async fn found(
     if entered.is_applied() && arrives {
         arrivals.add(listed.clone().arrived(version + 1));
     }
-    Ok(settle(entered, &listed, doubtful))
+    settle(jobs, entered, account, doubtful).await
 }
 
-/// What became of a row; one whose account is another sandbox's is refused.
-fn settle(entered: Write<EntryConflict>, listed: &NewSandbox, doubtful: &DoubtfulRows) -> Write {
-    match entered {
-        Write::Applied => Write::Applied,
-        Write::Rejected(EntryConflict::MovedOn(())) => Write::Rejected(()),
-        Write::Rejected(EntryConflict::AccountTaken { by }) => {
-            let (id, external_id) = (listed.id.clone(), listed.external_id.clone());
-            doubtful.add(DoubtfulRow { id, external_id, doubt: Doubt::AccountOf(by) });
+/// What became of a row; one whose account is another sandbox's is refused. A tombstone that is listed so, under another label, is
+/// deleted again as under its own.
+async fn settle(
+    jobs: &Jobs,
+    entered: Write<EntryConflict>,
+    account: &Account,
+    doubtful: &DoubtfulRows,
+) -> Result<Write, StoreError> {
+    let by = match entered {
+        Write::Applied => return Ok(Write::Applied),
+        Write::Rejected(EntryConflict::MovedOn(())) => return Ok(Write::Rejected(())),
+        Write::Rejected(EntryConflict::AccountTaken { by }) => by,
+    };
+    let (id, external_id) = (account.id.clone(), account.external_id.clone());
+    doubtful.add(DoubtfulRow { id, external_id, doubt: Doubt::AccountOf(by.clone()) });
+    let Some(stands) = jobs.store.sandboxes.record(&by).await? else { return Ok(Write::Rejected(())) };
+    Ok(match diff::judge(account, &stands) {
+        diff::DiffVerdict::DeleteAgain if diff::is_its_account(account, &stands) => {
+            let deleted_again = delete_again(jobs, account, &stands).await?;
+            if deleted_again.is_applied() { Write::Applied } else { Write::Rejected(()) }
+        }
+        // In use, on its way out, or another account by now.
+        diff::DiffVerdict::DeleteAgain | diff::DiffVerdict::Another(_) | diff::DiffVerdict::Leave => {
             Write::Rejected(())
         }
-    }
+    })
+}
+
+/// Has a tombstone deleted again that the provider lists as `account`, under whatever label.
+async fn delete_again(
+    jobs: &Jobs,
+    account: &Account,
+    stands: &Record,
+) -> Result<Write<EntryConflict>, StoreError> {
+    let listed = NewSandbox { id: stands.sandbox.id.clone(), ..as_new(account) };
+    tracing::warn!(sandbox = %listed.id, "deleted and still listed by the provider: deleting it again");
+    jobs.store.sandboxes.revive_deletion(&stands.sandbox, &listed, jobs.clock.now()).await
 }
 
 fn take(report: &mut JobReport, part: &mut JobReport, kind: &str) {
@@ -353,7 +379,7 @@ async fn insert(
             resolve(jobs, account, (&sandbox, tickets), &record, arrivals).await?
         }
     };
-    Ok(settle(entered, &sandbox, doubtful))
+    settle(jobs, entered, account, doubtful).await
 }
 
 /// Handles a listed account whose id exists.
@@ -376,9 +402,6 @@ async fn resolve(
             }
             Ok(entered)
         }
-        diff::DiffVerdict::DeleteAgain => {
-            tracing::warn!(sandbox = %account.id, "deleted and still listed by the provider: deleting it again");
-            jobs.store.sandboxes.revive_deletion(&stands.sandbox, sandbox, now).await
-        }
+        diff::DiffVerdict::DeleteAgain => delete_again(jobs, account, stands).await,
     }
 }
