@@ -1,5 +1,7 @@
 //! Deletion of one account, and what its answer means ([`says`](super::says) sorts the statuses).
 
+use std::time::Duration;
+
 use http::Method;
 
 use super::account::AccountId;
@@ -19,20 +21,32 @@ enum Came {
     },
 }
 
+impl Came {
+    /// The same, and this account rests for as long as its answer says.
+    fn with_rest(self, retry_after: Option<Duration>) -> Self {
+        match self {
+            Self::To(Err(none)) => {
+                Self::To(Err(NotDeleted { rest: retry_after.unwrap_or(Duration::ZERO), ..none }))
+            }
+            Self::To(Ok(_)) | Self::Gone { .. } => self,
+        }
+    }
+}
+
 impl Provider {
     /// Deletes an account.
     pub async fn delete(&self, account: &AccountId) -> Result<Deleted, NotDeleted> {
         let result = self.try_to_delete(account).await;
-        count("delete", result.as_ref().map(|_| ()).map_err(NotDeleted::error));
+        count("delete", result.as_ref().map(|_| ()).map_err(|none| &none.error));
         result
     }
 
     async fn try_to_delete(&self, account: &AccountId) -> Result<Deleted, NotDeleted> {
-        let uri = self.http.at(&format!("/sandbox/accounts/{account}")).map_err(NotDeleted::Failed)?;
+        let uri = self.http.at(&format!("/sandbox/accounts/{account}")).map_err(NotDeleted::failed)?;
         let called = self.call("delete", Method::DELETE, &uri, Some(account)).await;
-        let Called { answer, pass, .. } = called.map_err(NotDeleted::NotNow)?;
+        let Called { answer, pass, .. } = called.map_err(NotDeleted::not_now)?;
         let came = match answer {
-            Ok(answer) => self.sort(account, &answer, pass),
+            Ok(answer) => self.sort(account, &answer, pass).with_rest(answer.retry_after),
             Err(none) => Came::To(Err(self.no_answer(account, none, pass))),
         };
         match came {
@@ -42,7 +56,7 @@ impl Provider {
                     if error.needs_setting() {
                         self.breaker.open(self.clock.instant(), &error.to_string());
                     }
-                    return Err(NotDeleted::NotNow(error));
+                    return Err(NotDeleted::not_now(error));
                 }
                 self.evidence.deleted(*account);
                 Ok(Deleted::AlreadyGone)
@@ -98,7 +112,7 @@ impl Provider {
             }
             OfDeletion::ThisOne => {
                 pass.succeeded();
-                NotDeleted::Failed(ProviderError::Refused { status })
+                NotDeleted::failed(ProviderError::Refused { status })
             }
         };
         Came::To(Err(not_deleted))
@@ -107,15 +121,15 @@ impl Provider {
     /// Everything will be refused like this.
     fn refused(&self, error: ProviderError, pass: Pass) -> NotDeleted {
         pass.refused(self.clock.instant(), &error.to_string());
-        NotDeleted::NotNow(error)
+        NotDeleted::not_now(error)
     }
 
     fn later(&self, answer: &Answer, pass: Pass) -> NotDeleted {
-        NotDeleted::NotNow(self.come_again(answer, pass))
+        NotDeleted::not_now(self.come_again(answer, pass))
     }
 
     const fn blame(&self, it_is_this_one: bool, error: ProviderError) -> NotDeleted {
-        if it_is_this_one { NotDeleted::Failed(error) } else { NotDeleted::NotNow(error) }
+        if it_is_this_one { NotDeleted::failed(error) } else { NotDeleted::not_now(error) }
     }
 
     /// The provider asks to come again: a rest, if it says for how long or that it is asked too much, else a failure.

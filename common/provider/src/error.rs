@@ -73,22 +73,27 @@ impl ProviderError {
     }
 }
 
-/// What a deletion that was not done means for its sandbox.
+/// A deletion that was not done, and what that means for its sandbox.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum NotDeleted {
-    /// The answer is not about this sandbox: repeat later, no attempt is spent.
-    #[error(transparent)]
-    NotNow(ProviderError),
-    /// The answer is about this sandbox: the attempt counts.
-    #[error(transparent)]
-    Failed(ProviderError),
+#[error("{error}")]
+pub struct NotDeleted {
+    /// Why.
+    pub error: ProviderError,
+    /// Whether the answer is about this sandbox: then the attempt counts. Else repeat later, no attempt is spent.
+    pub counts: bool,
+    /// How long this sandbox is not to be asked about at least, as the answer says; of others it says nothing.
+    pub rest: Duration,
 }
 
 impl NotDeleted {
-    pub(super) const fn error(&self) -> &ProviderError {
-        match self {
-            Self::NotNow(error) | Self::Failed(error) => error,
-        }
+    /// The answer is not about this sandbox.
+    pub(super) const fn not_now(error: ProviderError) -> Self {
+        Self { error, counts: false, rest: Duration::ZERO }
+    }
+
+    /// The answer is about this sandbox.
+    pub(super) const fn failed(error: ProviderError) -> Self {
+        Self { error, counts: true, rest: Duration::ZERO }
     }
 }
 

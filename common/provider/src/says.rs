@@ -4,13 +4,16 @@
 //! |---|---|
 //! | 200, 202, 204 | done; with a web page as body: another server |
 //! | 404, 410 | gone, if the URL is known to be the provider's API |
-//! | any refusal with `Retry-After`; 408, 425, 429, 503 | later |
+//! | 408, 425, 429, 503; with `Retry-After` any 5xx | later |
 //! | 301, 302, 307, 308 | moved: followed once, on the provider's own origin, to the same account |
 //! | 401, 407 | the token is not known |
 //! | 403 | the token may not, or not this |
 //! | 402, 405, 406, 411, 415, 417, 421, 426, 428, 431, 501, 505, 510, 511, other 3xx | not this way, whatever the account |
 //! | other 5xx | failed, for this account or for all (`evidence`) |
 //! | 400, 409, 412, 422, 423, 424, 451 and what else there is | this account cannot be deleted |
+//!
+//! `Retry-After` speaks of the provider as a whole only beside a status that does. Beside any other it is when to ask for the
+//! same account again.
 
 use http::StatusCode;
 
@@ -43,8 +46,8 @@ pub(super) fn of_deletion(status: StatusCode, asks_to_wait: bool) -> OfDeletion 
         200 | 202 | 204 => OfDeletion::Done,
         301 | 302 | 307 | 308 => OfDeletion::Moved,
         300..=399 => OfDeletion::NotThisWay,
-        400..=599 if asks_to_wait => OfDeletion::Later,
         408 | 425 | 429 | 503 => OfDeletion::Later,
+        500..=599 if asks_to_wait => OfDeletion::Later,
         404 | 410 => OfDeletion::Gone,
         401 | 407 => OfDeletion::Token,
         403 => OfDeletion::Forbidden,
@@ -79,8 +82,8 @@ pub(super) fn of_list(status: StatusCode, asks_to_wait: bool) -> OfList {
     match status.as_u16() {
         200 => OfList::Page,
         301 | 302 | 303 | 307 | 308 => OfList::Moved,
-        400..=599 if asks_to_wait => OfList::Later,
         429 => OfList::Later,
+        408 | 425 | 500..=599 if asks_to_wait => OfList::Later,
         401 | 403 | 407 => OfList::Token,
         404 | 405 | 410 | 421 => OfList::NotHere,
         500..=599 => OfList::Broken,
@@ -130,11 +133,17 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_to_wait_is_waited_for_whatever_the_status() {
+    fn a_provider_that_asks_to_wait_is_waited_for_and_a_refusal_that_does_stays_one() {
         for status in 400..600 {
+            let of_all = matches!(status, 408 | 425 | 429 | 500..);
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(of_deletion(status, true), OfDeletion::Later, "{status}");
-            assert_eq!(of_list(status, true), OfList::Later, "{status}");
+            let (deletion, list) = (of_deletion(status, true), of_list(status, true));
+            assert_eq!(deletion == OfDeletion::Later, of_all, "{status}: {deletion:?}");
+            assert_eq!(list == OfList::Later, of_all, "{status}: {list:?}");
+            if !of_all {
+                assert_eq!(deletion, of_deletion(status, false), "{status}");
+                assert_eq!(list, of_list(status, false), "{status}");
+            }
         }
         assert_eq!(of_deletion(StatusCode::NO_CONTENT, true), OfDeletion::Done);
         assert_eq!(of_deletion(StatusCode::MOVED_PERMANENTLY, true), OfDeletion::Moved);

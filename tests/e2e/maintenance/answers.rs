@@ -62,14 +62,14 @@ async fn an_answer_that_refuses_everybody_spends_no_attempt_and_says_what_to_set
 }
 
 #[tokio::test]
-async fn a_provider_that_asks_to_wait_is_waited_for_whatever_the_status() {
+async fn a_provider_that_asks_to_wait_is_waited_for() {
     let provider = Provider::start(9).await;
     story(provider.setup().pool(9).workers(1), async |broker| {
         let mut returned = Vec::new();
         for delete in [
             json!({ "status": 503, "retry_after_s": 600 }),
-            json!({ "status": 403, "retry_after_s": 600 }),
-            json!({ "status": 409, "retry_after": "Fri, 23 Nov 2126 00:00:00 GMT" }),
+            json!({ "status": 500, "retry_after_s": 600 }),
+            json!({ "status": 408, "retry_after": "Fri, 23 Nov 2126 00:00:00 GMT" }),
             json!({ "status": 429 }),
             json!({ "status": 503 }),
         ] {
@@ -92,6 +92,28 @@ async fn a_provider_that_asks_to_wait_is_waited_for_whatever_the_status() {
                 broker.table().delete(pace).await;
             }
             start_anew(broker).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_of_one_account_that_asks_to_wait_holds_up_no_other() {
+    let provider = Provider::start(8).await;
+    story(provider.setup().pool(8).workers(1), async |broker| {
+        let mut deleted = 0;
+        for (status, spent) in [(409, 1), (403, 0)] {
+            let returned = give_back(broker, 4).await;
+            let stuck = &returned[0];
+            let delete = json!({ "status": status, "retry_after_s": 600, "only": stuck });
+            provider.misbehave(json!({ "delete": delete })).await;
+            deleted += 3;
+            clean_up_until_deleted(broker, deleted).await;
+            broker.queues().are_empty().await;
+            assert_eq!(attempts(broker, stuck).await, spent, "{status}");
+            let shown = broker.shown(stuck).await;
+            let waits = shown["due_at"].as_u64().unwrap() - shown["updated_at"].as_u64().unwrap();
+            assert!((590..=600).contains(&waits), "{status}: {shown:#}");
         }
     })
     .await;

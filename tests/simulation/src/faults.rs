@@ -71,7 +71,7 @@ fn faults(some: &[String]) -> Vec<Fault> {
         forget(json!({ "forget": some, "every": 4 })),
         delete(json!({ "not_found": true, "every": 2 })),
         delete(json!({ "status": 429, "retry_after_s": 2, "every": 2 })),
-        delete(json!({ "status": 403, "retry_after_s": 2 })),
+        this_one(json!({ "status": 403, "retry_after_s": 2 })),
         delete(json!({ "status": 401, "every": 3 })),
         delete(json!({ "status": 410, "every": 3 })),
         delete(json!({ "html": true, "every": 3 })),

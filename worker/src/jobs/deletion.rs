@@ -1,9 +1,10 @@
 //! Deletion of one sandbox at the provider, in its slot, and the result in the table.
 //!
 //! Invariants: the provider is called only for a sandbox that is pending at the planned version, in a slot (`slots`); an
-//! attempt is counted only for an answer that is about this sandbox (`NotDeleted::Failed`), never while the breaker is open,
+//! attempt is counted only for an answer that is about this sandbox (`NotDeleted::counts`), never while the breaker is open,
 //! the provider asks to wait or is down, or the token or the URL is wrong; the hook before_delete has said yes before; a deleted sandbox leaves a tombstone. A deletion
-//! that finds no call of the provider free within seconds is due again at once, and the next plan gives it another time.
+//! that finds no call of the provider free within seconds is due again at once, and the next plan gives it another time. A
+//! `Retry-After` beside an answer about this sandbox postpones this one alone.
 
 use std::time::Duration;
 
@@ -94,12 +95,12 @@ impl Jobs {
         };
         let Some(account) = AccountId::of(&planned.external_id) else {
             let problem = format!("{} is not an account of the provider", planned.external_id);
-            return self.failed(seen, &record, &problem).await;
+            return self.failed(seen, &record, &problem, Duration::ZERO).await;
         };
         match self.ask_before_delete(&record).await {
             HookVerdict::Delete => {}
             HookVerdict::Wait(by) => return self.postpone(seen, by).await,
-            HookVerdict::Refused(reason) => return self.failed(seen, &record, &reason).await,
+            HookVerdict::Refused(reason) => return self.failed(seen, &record, &reason, Duration::ZERO).await,
         }
         // Read before the wait, so that nothing happens between the slot check and the call. A pending sandbox never goes back
         // to the pool, so two seconds later it may be deleted, and nothing worse.
@@ -130,13 +131,20 @@ impl Jobs {
                 tracing::info!(sandbox = %seen.id, external_id = %sandbox.external_id, gone_before, "deleted at the provider");
                 Ok(done(buried, DeletionEnd::Deleted))
             }
-            Err(NotDeleted::Failed(error)) => self.failed(seen, record, &error.to_string()).await,
-            Err(NotDeleted::NotNow(error)) => self.not_now(seen, &error).await,
+            Err(NotDeleted { error, counts: true, rest }) => {
+                self.failed(seen, record, &error.to_string(), rest).await
+            }
+            Err(NotDeleted { error, counts: false, rest }) => self.not_now(seen, &error, rest).await,
         }
     }
 
-    /// The answer is not about this sandbox: it is due again later.
-    async fn not_now(&self, seen: Seen<'_>, error: &ProviderError) -> Result<DeletionEnd, StoreError> {
+    /// The answer is not about this sandbox: it is due again later, after `rest` at the earliest.
+    async fn not_now(
+        &self,
+        seen: Seen<'_>,
+        error: &ProviderError,
+        rest: Duration,
+    ) -> Result<DeletionEnd, StoreError> {
         let by = match error {
             ProviderError::BreakerOpen { again_after, .. } => *again_after,
             ProviderError::RateLimited { again_after } => {
@@ -157,7 +165,7 @@ impl Jobs {
                 self.settings.deletion_backoff
             }
         };
-        self.postpone(seen, by).await
+        self.postpone(seen, by.max(rest)).await
     }
 
     async fn postpone(&self, seen: Seen<'_>, by: Duration) -> Result<DeletionEnd, StoreError> {
@@ -165,11 +173,13 @@ impl Jobs {
         Ok(done(self.store.deletions.postpone(seen, now.plus(by), now).await?, DeletionEnd::Postponed))
     }
 
+    /// An attempt counts; the next one is made after `rest` at the earliest.
     async fn failed(
         &self,
         seen: Seen<'_>,
         record: &Record,
         problem: &str,
+        rest: Duration,
     ) -> Result<DeletionEnd, StoreError> {
         let now = self.clock.now();
         let attempts = record.attempts + 1;
@@ -190,7 +200,7 @@ impl Jobs {
             let given_up = self.store.deletions.give_up(seen, attempts, problem, retry_at, now).await?;
             return Ok(done(given_up, DeletionEnd::GivenUp));
         }
-        let due = now.plus(backoff(self.settings.deletion_backoff, attempts));
+        let due = now.plus(backoff(self.settings.deletion_backoff, attempts).max(rest));
         let counted = self.store.deletions.attempt_failed(seen, attempts, problem, due, now).await?;
         Ok(done(counted, DeletionEnd::Failed))
     }
