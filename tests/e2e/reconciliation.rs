@@ -217,6 +217,33 @@ async fn what_the_provider_knows_counts_too_and_a_second_run_finds_nothing() {
     .await;
 }
 
+#[tokio::test]
+async fn a_list_that_is_cut_off_makes_nothing_stale() {
+    let provider = Provider::start_with(40, &["--page-size", "10"]).await;
+    story(provider.setup().apis(0).workers(0).pool(40), async |broker| {
+        broker.cli_ok(&["pool", "pause"]).await;
+        // Once: the second list has them all.
+        for (list, not_believed) in
+            [(json!({ "no_next": true, "times": 1 }), 0), (json!({ "no_next": true }), 30)]
+        {
+            provider.misbehave(json!({ "list": list })).await;
+            let told = report(&reconcile(broker, &[], &["--apply"]).await, 0);
+            let missing = (&told["missing"], &told["missing_not_believed"]);
+            assert_eq!(missing, (&0.into(), &not_believed.into()), "{list}");
+            assert_eq!(
+                broker.stats().await,
+                Stats { total: 40, available: 40, ..Stats::default() },
+                "{list}"
+            );
+        }
+        // Whether there is what neither the table nor such a list has is not known, either.
+        let line = [json!({ "sandbox_id": "from-elsewhere", "track": "student-1" })];
+        let told = report(&reconcile(broker, &line, &["--apply"]).await, 1);
+        assert_eq!(told["steps"], json!({ "unclear": 1 }));
+    })
+    .await;
+}
+
 /// Every item of sandboxes and leases, and the pool's.
 async fn everything(broker: &Broker) -> Vec<Item> {
     let table = broker.table();

@@ -225,6 +225,14 @@ impl std::fmt::Display for Task {
 /// In the report of a sync: sandboxes that are missing in a list that was not believed.
 pub const MISSING_NOT_BELIEVED: &str = "missing_not_believed";
 
+/// This many sandboxes may always be missing in a list that is believed.
+pub const FEW_MISSING: u64 = 5;
+
+/// How many of so many available sandboxes may be missing in a list that is believed.
+pub fn most_missing(available: u64) -> u64 {
+    FEW_MISSING.max(available / 5)
+}
+
 /// The report of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobReport {

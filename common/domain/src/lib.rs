@@ -51,7 +51,8 @@ pub use ids::{
 };
 pub use invariants::{Inventory, Suspect, Violation, suspects};
 pub use job::{
-    Job, JobReport, LONGEST_STALE_GRACE_HOURS, MISSING_NOT_BELIEVED, Removable, STALE_GRACE_HOURS, Task,
+    FEW_MISSING, Job, JobReport, LONGEST_STALE_GRACE_HOURS, MISSING_NOT_BELIEVED, Removable,
+    STALE_GRACE_HOURS, Task, most_missing,
 };
 pub use lab_duration::{InvalidLabDuration, LabDuration};
 pub use lease::{Lease, LeaseEnd, LeaseVerdict, judge, overdue_for_owner};

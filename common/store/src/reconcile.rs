@@ -96,6 +96,8 @@ pub struct ReconcileReport {
     pub mended: u64,
     /// Available ones that the provider does not list.
     pub missing: u64,
+    /// Available ones that the provider does not list either, too many to be believed: nothing became of them.
+    pub missing_not_believed: u64,
     /// Sandboxes that only people can tell about.
     pub conflicts: Vec<SandboxId>,
     /// Why, and what else is in the way of opening the pool.
@@ -118,6 +120,7 @@ impl ReconcileReport {
 
     fn conclude(&mut self, decision: Decision, taken: &BTreeMap<SandboxId, &'static str>) {
         taken.values().for_each(|word| self.count(word));
+        self.missing_not_believed = decision.missing_not_believed;
         for (id, verdict) in decision.verdicts {
             match verdict {
                 LineVerdict::AsItIs if taken.contains_key(&id) => {}

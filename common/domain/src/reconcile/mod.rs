@@ -3,7 +3,8 @@
 //! [`decide`] returns the next steps, in five stages, each only when the one before has nothing left: halves of
 //! transactions are mended, returns end their leases, missing sandboxes are inserted, the rest is leased to its owner
 //! or given up, and sandboxes that the provider does not list any more become stale. The dry run applies the steps to what was read
-//! ([`Known::apply`]); `--apply` writes them. Both call this function until it returns no step.
+//! ([`Known::apply`]); `--apply` writes them. Both call this function until it returns no step. A list that misses more than
+//! sync believes says of no sandbox that it is gone.
 //!
 //! Invariants: pure; the order of the lines has no effect; a run that ended after any step is continued by the next; no
 //! step offers a sandbox; a contradiction, or a lease that is still live, is a conflict that an operator has to solve.
@@ -20,8 +21,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::{
-    AccountKey, AllocationId, ExternalId, LeaseKey, RequestId, SandboxId, SandboxName, Status, Timestamp,
-    TrackId,
+    AccountKey, AllocationId, ExternalId, LeaseKey, RequestId, Sandbox, SandboxId, SandboxName, Status,
+    Timestamp, TrackId, most_missing,
 };
 
 pub use known::Known;
@@ -48,7 +49,7 @@ pub enum Sight {
     },
 }
 
-/// The provider's list, if there is a provider.
+/// The provider's list, if there is a provider. Absent is what neither of two names ([`Listing::after`]).
 #[derive(Clone, Debug)]
 pub struct Listing {
     /// What it lists in a form that can be read.
@@ -64,6 +65,14 @@ pub struct Listing {
 }
 
 impl Listing {
+    /// The same after an earlier list: what only that one names is there, in a form that is not known.
+    pub fn after(mut self, earlier: Self) -> Self {
+        let seen = earlier.accounts.into_keys().chain(earlier.unreadable);
+        self.unreadable.extend(seen.filter(|id| !self.accounts.contains_key(id)));
+        self.there.extend(earlier.there);
+        self
+    }
+
     /// What `listing` says of a sandbox.
     pub fn sight(listing: Option<&Self>, id: &SandboxId) -> Sight {
         let Some(listing) = listing else { return Sight::NotAsked };
@@ -141,11 +150,20 @@ pub struct Decision {
     pub steps: Vec<(Purpose, Step)>,
     /// What lines without a step ask for.
     pub verdicts: BTreeMap<SandboxId, LineVerdict>,
+    /// How many the provider does not list, if they are too many to be believed.
+    pub missing_not_believed: u64,
 }
 
 /// What is to be done next with what is known.
 pub fn decide(known: &Known, asked: &Asked<'_>) -> Decision {
-    let mut decision = Decision { steps: mend::mends(known, asked), ..Decision::default() };
+    let missing_not_believed = missing_not_believed(known, asked);
+    let doubted = |id: &SandboxId| {
+        let sight = (asked.sight)(id);
+        if missing_not_believed > 0 && sight == Sight::Absent { Sight::Unreadable } else { sight }
+    };
+    let asked = &Asked { sight: &doubted, ..*asked };
+    let steps = mend::mends(known, asked);
+    let mut decision = Decision { steps, missing_not_believed, ..Decision::default() };
     if !decision.steps.is_empty() {
         return decision;
     }
@@ -196,15 +214,25 @@ fn apart(steps: Vec<Step>, verdicts: &mut BTreeMap<SandboxId, LineVerdict>) -> V
     kept
 }
 
-/// What is offered, or is to be, that no line names and the provider does not list.
-fn missing<'a>(known: &'a Known, asked: &'a Asked<'_>) -> impl Iterator<Item = Step> + 'a {
-    let unnamed = known.sandboxes.values().filter(|sandbox| {
+/// What is offered, or is to be, that no line names.
+fn unnamed<'a>(known: &'a Known, asked: &'a Asked<'_>) -> impl Iterator<Item = &'a Sandbox> {
+    known.sandboxes.values().filter(|sandbox| {
         matches!(sandbox.status, Status::Arriving | Status::Available | Status::Reserved)
             && sandbox.allocation.is_none()
             && !asked.lines.0.contains_key(&sandbox.id)
-    });
-    let absent = unnamed.filter(|sandbox| {
+    })
+}
+
+/// Of these, what the provider does not list.
+fn missing<'a>(known: &'a Known, asked: &'a Asked<'_>) -> impl Iterator<Item = Step> {
+    let absent = unnamed(known, asked).filter(|sandbox| {
         (asked.sight)(&sandbox.id) == Sight::Absent && !(asked.is_there)(&sandbox.external_id)
     });
     absent.map(|sandbox| Step::Missing { sandbox: sandbox.clone() })
+}
+
+/// How many these are, if they are more than sync believes.
+fn missing_not_believed(known: &Known, asked: &Asked<'_>) -> u64 {
+    let missing = missing(known, asked).count() as u64;
+    if missing > most_missing(unnamed(known, asked).count() as u64) { missing } else { 0 }
 }

@@ -175,6 +175,48 @@ fn what_the_table_lacks_comes_from_the_provider_or_from_its_line() {
 }
 
 #[test]
+fn a_list_that_misses_more_than_sync_believes_says_of_nothing_that_it_is_gone() {
+    let absent = |_: &SandboxId| Sight::Absent;
+    let bare = Lines::from_iter([line(200, Some(1), false)]);
+    for (of, gone, believed) in [(10, 5, true), (10, 6, false), (40, 8, true), (40, 9, false)] {
+        let free = known((1..=of).map(|number| sandbox(number, Status::Available, None)), []);
+        let listed: HashSet<_> = (gone + 1..=of).map(sandbox_id).collect();
+        let sight = |id: &SandboxId| if listed.contains(id) { Sight::Unreadable } else { absent(id) };
+        let (after, verdicts, purposes) = settled(free, &bare, &sight, usize::MAX);
+        let stale = after.sandboxes.values().filter(|sandbox| sandbox.status == Status::Stale).count();
+        assert_eq!(stale, if believed { usize::from(gone) } else { 0 }, "{gone} of {of}");
+        assert_eq!(purposes.len(), stale);
+        let is_unknown = matches!(verdicts[&sandbox_id(200)], LineVerdict::Unknown);
+        assert_eq!(is_unknown, believed, "{gone} of {of}: {verdicts:?}");
+    }
+}
+
+#[test]
+fn absent_is_what_neither_of_two_lists_names() {
+    let listing = |named: &[u8], unreadable: &[u8]| {
+        let of = |number: &u8| {
+            let sandbox = sandbox(*number, Status::Available, None);
+            (sandbox.id, (sandbox.name, sandbox.external_id))
+        };
+        let accounts: HashMap<_, _> = named.iter().map(of).collect();
+        Listing {
+            there: accounts.values().map(|(_, external_id)| AccountKey::of(external_id)).collect(),
+            accounts,
+            unreadable: unreadable.iter().map(|number| sandbox_id(*number)).collect(),
+            whole: true,
+            is_empty: false,
+        }
+    };
+    let both = listing(&[1], &[2]).after(listing(&[1, 3], &[4]));
+    let says = |number: u8| Listing::sight(Some(&both), &sandbox_id(number));
+    assert!(matches!(says(1), Sight::Listed { .. }));
+    assert!((2..=4).all(|number| says(number) == Sight::Unreadable));
+    assert_eq!(says(5), Sight::Absent);
+    let of = |number: u8| AccountKey::of(&sandbox(number, Status::Available, None).external_id);
+    assert!(both.there.contains(&of(3)) && !both.there.contains(&of(5)));
+}
+
+#[test]
 fn times_in_milliseconds_are_refused() {
     let good = HandedOut { expires_at: Some(NOW.as_secs() + 168 * 3_600), ..line(1, Some(1), false) };
     assert_eq!(good.problem(NOW), None);

@@ -1,17 +1,14 @@
 //! Refusal of a provider's list: an empty one, one that misses much of the pool, or another provider's. Pure.
 
-use super::diff::Diff;
+use broker_domain::{FEW_MISSING, most_missing};
 
-/// This many sandboxes may always be missing at once …
-const FEW: u64 = 5;
-/// … and this part of those that are available.
-const PART: u64 = 5;
+use super::diff::Diff;
 
 /// Whether the list is another provider's, or another account's: it has not the accounts of more than half of what is available,
 /// allocated and in quarantine together, and more than half of what it names is unknown, whatever an earlier list had and whether
 /// or not it contradicts itself. A provider that has lost much of what is in use names what it still has.
 pub(super) fn is_foreign(diff: &Diff) -> bool {
-    diff.unlisted > FEW.max((diff.available + diff.in_use) / 2) && unknown(diff) > diff.listed / 2
+    diff.unlisted > FEW_MISSING.max((diff.available + diff.in_use) / 2) && unknown(diff) > diff.listed / 2
 }
 
 /// How many of the list are no accounts of ours.
@@ -24,7 +21,7 @@ pub(super) fn refusal(diff: &Diff) -> Option<String> {
     if diff.is_empty {
         return Some("the provider lists nothing at all".to_owned());
     }
-    let (missing, most) = (diff.missing.len(), FEW.max(diff.available / PART));
+    let (missing, most) = (diff.missing.len(), most_missing(diff.available));
     if missing > most && diff.doubt.is_none() {
         return Some(format!(
             "{missing} of {} available sandboxes are missing at the provider, more than {most}: look there, then run it with \

@@ -38,7 +38,11 @@ pub(crate) struct Reconcile {
 pub(crate) async fn run(context: Context, args: Reconcile) -> anyhow::Result<Done> {
     let lines = read(&args.handed_out)?;
     let listing = match &context.config.provider {
-        Some(provider) => Some(listing(Provider::new(provider, context.clock.clone())?.accounts().await?)),
+        Some(provider) => {
+            let provider = Provider::new(provider, context.clock.clone())?;
+            let earlier = listing(provider.accounts().await?);
+            Some(listing(provider.accounts().await?).after(earlier))
+        }
         None => None,
     };
     let options = ReconcileOptions {
@@ -118,6 +122,12 @@ fn print(report: &ReconcileReport) -> std::io::Result<()> {
     let mended = ["halves of transactions, mended".to_owned(), report.mended.to_string()];
     let missing = ["not at the provider any more".to_owned(), report.missing.to_string()];
     output::table(["", "SANDBOXES"], steps.chain([mended, missing]))?;
+    if report.missing_not_believed > 0 {
+        output::line(format_args!(
+            "{} available ones that the provider does not list stay: they are too many to be believed. Look there; sync decides",
+            report.missing_not_believed
+        ))?;
+    }
     report.problems.iter().try_for_each(|why| output::line(format_args!("problem: {why}")))?;
     report.suspects.iter().try_for_each(|what| output::line(format_args!("contradiction: {what}")))?;
     if report.dry_run { output::line("\nnothing was written: --apply does") } else { Ok(()) }
