@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::intake::{REPLAY_OF, is_recorded};
+use super::intake::{MOST_ATTRIBUTES, REPLAY_OF, is_recorded, pending_record};
 use broker_domain::{DeadLetter, LETTER_HELD_FOR, Source, Timestamp};
 use broker_messages::{
     MaintenanceMessage, MaintenanceTask, RequestMessage, tenant_of, with_renewed_deadline,
@@ -79,7 +79,8 @@ impl DeadLetters {
         match action {
             Action::Replay { renew_deadline } => self.replay(letter, *renew_deadline, actor).await,
             Action::Discard { why } => {
-                let discard = || self.store.dead_letters.discard(&letter.id, &actor, why);
+                let pending = pending_record(letter);
+                let discard = || self.store.dead_letters.discard(letter, pending.as_ref(), &actor, why);
                 Ok((retry_on_conflict(&self.entropy, discard).await?, false))
             }
         }
@@ -102,16 +103,9 @@ impl DeadLetters {
             Some((body, deadline)) => (body, Some(*deadline)),
             None => (&letter.body, letter.summary.deadline),
         };
-        let tenant = match letter.source {
-            Source::Requests => tenant_of(body),
-            Source::Maintenance | Source::Unknown => None,
-        };
-        let own = letter.attributes.iter();
-        let message = own
-            .fold(Outgoing::from(body.clone()), |message, (name, value)| message.with_attribute(name, value));
-        let message = message.with_attribute(REPLAY_OF, letter.id.as_str()).of_tenant(tenant);
+        let message = message_again(letter, body);
         if !message.fits() {
-            // From before its queue had this bound. Taken, it could not be discarded any more.
+            // From before its queue had this bound.
             tracing::warn!(
                 letter = letter.id.as_str(),
                 "not replayed: larger than its queue takes; discard it"
@@ -133,6 +127,18 @@ impl DeadLetters {
             .await?;
         Ok((Write::Applied, renewed.is_some()))
     }
+}
+
+/// A letter's message with this text, to be sent again. Keeps its own attributes as far as SQS has room for them.
+fn message_again(letter: &DeadLetter, body: &str) -> Outgoing {
+    let tenant = match letter.source {
+        Source::Requests => tenant_of(body),
+        Source::Maintenance | Source::Unknown => None,
+    };
+    let own = letter.attributes.iter().take(MOST_ATTRIBUTES - 1);
+    own.fold(Outgoing::from(body.to_owned()), |message, (name, value)| message.with_attribute(name, value))
+        .with_attribute(REPLAY_OF, letter.id.as_str())
+        .of_tenant(tenant)
 }
 
 /// Why the action failed for a letter. The next run finds it again.
@@ -166,3 +172,24 @@ fn requeued(letter: &DeadLetter, body: &str, deadline: Option<Timestamp>) -> Opt
 
 /// The result of the task for one letter.
 pub(super) type Acted = (DeadLetter, Result<(Write, bool), ActionError>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intake::of_place;
+    use broker_domain::Reason;
+
+    #[test]
+    fn what_is_sent_again_has_no_more_attributes_than_sqs_takes_and_says_what_it_is_a_replay_of() {
+        let now = Timestamp::from_ms(9_000);
+        let letter = of_place("m", "text".to_owned(), (Reason::Unknown, String::new()), now, now);
+        for own in [0, 9, 10] {
+            let attributes = (0..own).map(|number| (format!("own-{number}"), "x".to_owned())).collect();
+            let letter = DeadLetter { attributes, ..letter.clone() };
+            let message = message_again(&letter, &letter.body);
+            assert_eq!(message.attributes().len(), MOST_ATTRIBUTES.min(own + 1), "{own}");
+            let replay_of = (REPLAY_OF.to_owned(), letter.id.as_str().to_owned());
+            assert!(message.attributes().contains(&replay_of), "{own}");
+        }
+    }
+}

@@ -28,7 +28,7 @@ const OURS: [&str; 7] =
 /// Of these, what is given to it on its way there.
 const GIVEN: usize = 6;
 /// SQS: attributes of a message.
-const MOST_ATTRIBUTES: usize = 10;
+pub(super) const MOST_ATTRIBUTES: usize = 10;
 /// The longest reason, in characters; SQS counts attributes against the size of a message.
 const LONGEST_REASON: usize = 1_000;
 
@@ -173,7 +173,7 @@ pub async fn keep(store: &Store, letter: &DeadLetter) -> Result<Write, StoreErro
 }
 
 /// The record that waits for the message: of an asynchronous request, or of a run.
-fn pending_record(letter: &DeadLetter) -> Option<PendingRecord> {
+pub(super) fn pending_record(letter: &DeadLetter) -> Option<PendingRecord> {
     match letter.source {
         Source::Requests => match RequestMessage::decode(&letter.body) {
             Ok(message) => match Request::from(&message) {

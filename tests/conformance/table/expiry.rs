@@ -73,7 +73,7 @@ async fn a_letter_stays_until_it_is_done_with_and_longer_than_its_dead_message()
         store.dead_letters.record(letter, None).await.expect("kept");
     }
     assert_eq!(ttl(&place, discarded.id.as_str()).await, None);
-    store.dead_letters.discard(&discarded.id, &actor, "a test").await.expect("discarded");
+    store.dead_letters.discard(&discarded, None, &actor, "a test").await.expect("discarded");
     assert_eq!(ttl(&place, discarded.id.as_str()).await, Some(now.plus(DAY * 15).as_secs()));
     store.dead_letters.take(&replayed.id, &actor, now.plus(DAY), None).await.expect("taken");
     assert_eq!(ttl(&place, replayed.id.as_str()).await, None, "its replay may die");

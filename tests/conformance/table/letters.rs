@@ -128,7 +128,7 @@ async fn a_replay_holds_its_letter_until_it_is_over_and_queues_the_request_again
             .expect("asked")
     };
     assert_eq!(take(&second).await, Write::Rejected(()), "it is held");
-    let discarded = store.dead_letters.discard(&letter.id, &second, "unwanted").await.expect("asked");
+    let discarded = store.dead_letters.discard(&letter, None, &second, "unwanted").await.expect("asked");
     assert_eq!(discarded, Write::Rejected(()), "a letter that is being replayed is not discarded");
     let soon = now.plus(Duration::from_secs(15));
     let taken = store.dead_letters.take(&letter.id, &second, soon, None).await.expect("asked");
@@ -241,14 +241,14 @@ async fn a_discarded_letter_says_why_and_stays_so() {
     let letter = letter("m-1", now);
     let by = actor(&place, now);
     assert_eq!(
-        store.dead_letters.discard(&letter.id, &by, "none").await.expect("asked"),
+        store.dead_letters.discard(&letter, None, &by, "none").await.expect("asked"),
         Write::Rejected(()),
         "no such letter"
     );
     store.dead_letters.record(&letter, None).await.expect("kept");
     for expected in [Write::Applied, Write::Rejected(())] {
         assert_eq!(
-            store.dead_letters.discard(&letter.id, &by, "sent by a test").await.expect("asked"),
+            store.dead_letters.discard(&letter, None, &by, "sent by a test").await.expect("asked"),
             expected
         );
     }
@@ -257,6 +257,44 @@ async fn a_discarded_letter_says_why_and_stays_so() {
     assert_eq!(discarded.touched.and_then(|touched| touched.why).as_deref(), Some("sent by a test"));
     let taken = store.dead_letters.take(&letter.id, &by, now, None).await.expect("asked");
     assert_eq!(taken, Write::Rejected(()));
+}
+
+#[tokio::test]
+async fn a_letter_whose_replay_died_is_discarded_with_what_it_had_queued_again() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let (dead, record) = of_a_request(&place).await;
+    let pending = PendingRecord::Request(record.request_id);
+    store.dead_letters.record(&dead, Some(&pending)).await.expect("kept");
+    let (until, again) = (now.plus(Duration::from_secs(15)), reopened(&record, now));
+    store.dead_letters.take(&dead.id, &actor(&place, now), until, Some(&again)).await.expect("taken");
+    let left = store.dead_letters.get(&dead.id).await.expect("read").expect("there");
+    let discard = async |letter: &DeadLetter, at: Timestamp| {
+        store.dead_letters.discard(letter, Some(&pending), &actor(&place, at), "a test").await.expect("asked")
+    };
+    let second = Duration::from_secs(1);
+    assert_eq!(discard(&left, now.plus(14 * second)).await, Write::Rejected(()), "it is held");
+    assert_eq!(discard(&dead, until).await, Write::Rejected(()), "it is not as it was read");
+    assert_eq!(discard(&left, until).await, Write::Applied);
+    let discarded = store.dead_letters.get(&dead.id).await.expect("read").expect("there");
+    assert_eq!((discarded.state, discarded.held_until), (DeadLetterState::Discarded, None));
+    let failed = store.requests.get(record.request_id).await.expect("read").expect("there");
+    let reason = dead.reason.as_str().to_owned();
+    assert_eq!(failed.state, RequestState::Ended(Outcome::DeadLettered { reason }));
+}
+
+/// A clock that was far ahead held it.
+#[tokio::test]
+async fn a_letter_that_is_held_for_longer_than_anybody_holds_one_is_discarded() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let letter = letter("m-1", now);
+    store.dead_letters.record(&letter, None).await.expect("kept");
+    let day = now.plus(Duration::from_secs(24 * 3_600));
+    store.dead_letters.take(&letter.id, &actor(&place, day), day, None).await.expect("taken");
+    let left = store.dead_letters.get(&letter.id).await.expect("read").expect("there");
+    let discarded = store.dead_letters.discard(&left, None, &actor(&place, now), "a test").await;
+    assert_eq!(discarded.expect("asked"), Write::Applied);
 }
 
 #[tokio::test]

@@ -61,16 +61,16 @@ impl DeadLetterState {
         Self::parse(text).unwrap_or(Self::Unknown)
     }
 
-    /// The state after `event`; `None` if it is not possible. Taking a letter that is being replayed must wait until it is
-    /// not held any more.
+    /// The state after `event`; `None` if it is not possible. Taking or discarding a letter that is being replayed must wait
+    /// until it is not held any more.
     pub const fn after(self, event: DeadLetterEvent) -> Option<Self> {
         match (self, event) {
             (Self::Dead | Self::Replaying, DeadLetterEvent::Take) => Some(Self::Replaying),
             (Self::Replaying, DeadLetterEvent::Sent) => Some(Self::Replayed),
-            (Self::Dead, DeadLetterEvent::Discard) => Some(Self::Discarded),
+            (Self::Dead | Self::Replaying, DeadLetterEvent::Discard) => Some(Self::Discarded),
             (Self::Replayed | Self::Discarded, DeadLetterEvent::Take)
             | (Self::Dead | Self::Replayed | Self::Discarded, DeadLetterEvent::Sent)
-            | (Self::Replaying | Self::Replayed | Self::Discarded, DeadLetterEvent::Discard)
+            | (Self::Replayed | Self::Discarded, DeadLetterEvent::Discard)
             | (Self::Unknown, _) => None,
         }
     }
@@ -97,6 +97,7 @@ mod tests {
             (Dead, Take, Replaying),
             (Dead, Discard, Discarded),
             (Replaying, Take, Replaying),
+            (Replaying, Discard, Discarded),
             (Replaying, Sent, Replayed),
         ];
         for state in DeadLetterState::ALL {

@@ -17,8 +17,8 @@ use super::transact::Group;
 use super::{DeadLetterStore, count_capacity, dead_letter_items, n, s};
 use crate::{Actor, DeadLetterOrder, DeadLetterRows, Page, PendingRecord, Requeued, StoreError, Write};
 use broker_domain::{
-    CLOCKS_DIFFER, DeadLetter, DeadLetterId, DeadLetterState, Outcome, PersistedRequest, RequestState,
-    Subject, Timestamp,
+    CLOCKS_DIFFER, DeadLetter, DeadLetterId, DeadLetterState, LETTER_HELD_FOR, Outcome, PersistedRequest,
+    RequestState, Subject, Timestamp,
 };
 
 const LETTER_IS_NEW: &str = "attribute_not_exists(PK)";
@@ -27,8 +27,10 @@ const LETTER_IS_FREE: &str =
     "#state = :dead or (#state = :replaying and (held_until_ms <= :now or held_until_ms > :beyond))";
 /// [`DeadLetterEvent::Sent`](broker_domain::DeadLetterEvent::Sent): still held by this action.
 const LETTER_IS_MINE: &str = "#state = :replaying and held_by = :action";
-/// [`DeadLetterEvent::Discard`](broker_domain::DeadLetterEvent::Discard).
+/// [`DeadLetterEvent::Discard`](broker_domain::DeadLetterEvent::Discard) of a dead one.
 const LETTER_IS_DEAD: &str = "#state = :dead";
+/// [`DeadLetterEvent::Discard`](broker_domain::DeadLetterEvent::Discard) of one whose replay did not come to its end.
+const LETTER_IS_LEFT: &str = "#state = :replaying and (held_until_ms <= :now or held_until_ms > :beyond)";
 /// The asynchronous request, or the return, still waits for its end. A synchronous allocation ends at its deadline.
 ///
 /// What stands in a line does not wait for its message: it has a place.
@@ -186,21 +188,40 @@ impl DeadLetterStore {
         self.with_record("letter_was_sent", key, sent, None).await
     }
 
-    /// Discards a dead letter that is not being replayed.
-    pub async fn discard(&self, id: &DeadLetterId, actor: &Actor, why: &str) -> Result<Write, StoreError> {
-        let discard = self.update(id, LETTER_IS_DEAD)
+    /// Discards a dead letter that is in the state that was read, and that no replay holds. One whose replay did not come to its
+    /// end may have queued the record of its message again: `pending` fails in the same write.
+    pub async fn discard(
+        &self,
+        letter: &DeadLetter,
+        pending: Option<&PendingRecord>,
+        actor: &Actor,
+        why: &str,
+    ) -> Result<Write, StoreError> {
+        let is_left = letter.state == DeadLetterState::Replaying;
+        let discard = if is_left {
+            let beyond = actor.at.plus(LETTER_HELD_FOR).plus(CLOCKS_DIFFER);
+            self.update(&letter.id, LETTER_IS_LEFT)
+                .expression_attribute_values(":replaying", s(DeadLetterState::Replaying.as_str()))
+                .expression_attribute_values(":beyond", n(beyond.as_ms()))
+        } else {
+            self.update(&letter.id, LETTER_IS_DEAD)
+                .expression_attribute_values(":dead", s(DeadLetterState::Dead.as_str()))
+        };
+        let discard = discard
             .update_expression(
-                "SET #state = :discarded, touched_by = :by, touched_at_ms = :now, touched_why = :why, #ttl = :ttl",
+                "SET #state = :discarded, touched_by = :by, touched_at_ms = :now, touched_why = :why, #ttl = :ttl \
+                 REMOVE held_by, held_until_ms",
             )
             .expression_attribute_names("#ttl", a::TTL)
-            .expression_attribute_values(":dead", s(DeadLetterState::Dead.as_str()))
             .expression_attribute_values(":discarded", s(DeadLetterState::Discarded.as_str()))
             .expression_attribute_values(":by", s(&actor.by))
             .expression_attribute_values(":why", s(why))
             .expression_attribute_values(":now", n(actor.at.as_ms()))
             .expression_attribute_values(":ttl", n(actor.at.plus(DONE_IS_KEPT).as_secs()));
-        let (key, discard) = built(keys::letter(id), discard)?;
-        self.with_record("discard_letter", key, discard, None).await
+        let (key, discard) = built(keys::letter(&letter.id), discard)?;
+        let update =
+            pending.filter(|_| is_left).map(|pending| self.fail_pending(letter, pending)).transpose()?;
+        self.with_record("discard_letter", key, discard, update).await
     }
 
     /// The dead letter, if it is kept (a consistent read).

@@ -150,7 +150,7 @@ async fn of_many_hands_one_takes_a_letter_and_the_next_only_once_it_is_not_held_
         hands.join_all().await.into_iter().filter(|(_, took)| *took == Write::Applied).collect();
     let [(first, _)] = took.as_slice() else { panic!("{took:?}") };
     assert_eq!(
-        store.dead_letters.discard(&letter.id, &actor(50, NOW), "no").await.unwrap(),
+        store.dead_letters.discard(&letter, None, &actor(50, NOW), "no").await.unwrap(),
         Write::Rejected(())
     );
     // The hold has passed: the next action takes it, and the first can no longer mark it as sent.
