@@ -46,6 +46,22 @@ pub(super) const KNOWN: [&str; 24] = [
     STATE_KEY,
 ];
 
+/// Of these, what only a sandbox has that was handed out, or is on its way out.
+pub(super) const TRACES: [&str; 12] = [
+    a::TRACK,
+    a::IDEMPOTENCY_KEY,
+    a::ALLOCATION_ID,
+    a::TRACK_NAME,
+    a::ALLOCATED_AT,
+    a::EXPIRES_AT,
+    a::DELETION_REQUESTED_AT,
+    a::DELETION_RETRY_COUNT,
+    a::DELETION_REASON,
+    a::DELETION_ERROR,
+    a::DELETED_AT,
+    a::PERMIT,
+];
+
 /// A row of another tool, with every known attribute as it was read.
 #[derive(Clone, Debug)]
 pub struct ForeignRow {
@@ -122,17 +138,29 @@ impl<'a> Lenient<'a> {
     fn number(&self, name: &'static str) -> Result<Option<u64>, StoreError> {
         match self.0.get(name) {
             None | Some(AttributeValue::Null(_)) => Ok(None),
-            Some(AttributeValue::N(text)) => {
-                let whole = text.split_once('.').map_or(text.as_str(), |(whole, _)| whole);
-                whole.parse().map(Some).map_err(|_| self.malformed(name))
-            }
+            Some(AttributeValue::N(text)) => whole(text).parse().map(Some).map_err(|_| self.malformed(name)),
             Some(_) => Err(self.malformed(name)),
+        }
+    }
+
+    /// Whether the row says anything: neither null, nor empty, nor 0.
+    fn says(&self, name: &str) -> bool {
+        match self.0.get(name) {
+            None | Some(AttributeValue::Null(_)) => false,
+            Some(AttributeValue::S(text)) => !text.is_empty(),
+            Some(AttributeValue::N(number)) => whole(number).parse() != Ok(0_u64),
+            Some(_) => true,
         }
     }
 
     fn time(&self, name: &'static str) -> Result<Option<Timestamp>, StoreError> {
         Ok(self.number(name)?.filter(|secs| *secs > 0).map(Timestamp::from_secs))
     }
+}
+
+/// A number without its fraction.
+fn whole(number: &str) -> &str {
+    number.split_once('.').map_or(number, |(whole, _)| whole)
 }
 
 pub(super) fn read(
@@ -171,7 +199,6 @@ pub(super) fn read(
         deleted_at: read.time(a::DELETED_AT)?,
         item: item.clone(),
     };
-    let allocated_once = read.text(a::ALLOCATION_ID, |text| Ok::<_, ()>(text.to_owned()))?.is_some();
     let sandbox = ForeignSandbox {
         id,
         name: read.text(a::NAME, SandboxName::new)?.ok_or_else(|| read.malformed(a::NAME))?,
@@ -181,10 +208,7 @@ pub(super) fn read(
         status: read
             .text(a::STATUS, |text| Status::parse(text).ok_or(()))?
             .ok_or_else(|| read.malformed(a::STATUS))?,
-        used: tenancy.is_some()
-            || allocated_once
-            || allocated_at.is_some()
-            || row.deletion_requested_at.is_some(),
+        used: TRACES.iter().any(|name| read.says(name)),
         tenancy,
     };
     Ok((sandbox, row))
@@ -214,9 +238,21 @@ mod tests {
             (a::IDEMPOTENCY_KEY, s("")),
             (a::ALLOCATED_AT, n(0)),
             (a::DELETION_REQUESTED_AT, AttributeValue::Null(true)),
+            (a::DELETION_RETRY_COUNT, n(0)),
+            (a::DELETION_REASON, s("")),
         ]);
         assert_eq!(free.map(|free| (free.used, free.tenancy)).unwrap(), (false, None));
-        for trace in [(a::ALLOCATED_AT, n(7)), (a::DELETION_REQUESTED_AT, n(7)), (a::ALLOCATION_ID, s("x"))] {
+        for name in TRACES {
+            let is_text = matches!(
+                name,
+                a::TRACK
+                    | a::IDEMPOTENCY_KEY
+                    | a::ALLOCATION_ID
+                    | a::TRACK_NAME
+                    | a::DELETION_REASON
+                    | a::DELETION_ERROR
+            );
+            let trace = (name, if is_text { s("x") } else { n(7) });
             assert!(sandbox(&[(a::STATUS, s("available")), trace.clone()]).unwrap().used, "{trace:?}");
         }
     }

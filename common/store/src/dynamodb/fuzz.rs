@@ -16,7 +16,7 @@ use broker_domain::{
     RequestId, RequestState, SandboxId, SandboxName, Status, Subject, TenantName, Timestamp, TrackId,
 };
 
-const NAMES: [&str; 26] = [
+const NAMES: [&str; 30] = [
     PK,
     SK,
     STATE_SHARD,
@@ -34,7 +34,11 @@ const NAMES: [&str; 26] = [
     a::ALLOCATED_AT,
     a::EXPIRES_AT,
     a::DELETION_REQUESTED_AT,
+    a::DELETION_RETRY_COUNT,
     a::DELETION_REASON,
+    a::DELETION_ERROR,
+    a::DELETED_AT,
+    a::PERMIT,
     a::CREATED_AT,
     a::REQUEST_ID,
     a::FINGERPRINT,
@@ -108,8 +112,7 @@ proptest! {
                     !empty && !value.is_null()
                 })
             };
-            let traces = [a::TRACK, a::ALLOCATION_ID, a::ALLOCATED_AT, a::DELETION_REQUESTED_AT];
-            prop_assert_eq!(sandbox.used, traces.into_iter().any(says));
+            prop_assert_eq!(sandbox.used, foreign::TRACES.into_iter().any(says));
             prop_assert_eq!(sandbox.tenancy.is_some(), says(a::TRACK));
         }
     }
