@@ -1,8 +1,12 @@
 //! `Prefer: respond-async`: 202 at once, the outcome is polled, and a queued request can be cancelled.
 
+use std::time::Duration;
+
+use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::cli::Stats;
 use broker_tests::table::{Item, text};
-use broker_tests::{Answer, Broker, Setup, story, together};
+use broker_tests::{Answer, Broker, Fault, Outage, Rule, Setup, ShapedService, story, together, within};
+use http::Method;
 
 use crate::count;
 
@@ -174,6 +178,55 @@ async fn an_asynchronous_request_whose_message_cannot_be_sent_is_a_503_and_never
         let record = broker.table().must_get(&key).await;
         assert_eq!(record.get("state"), Some(&text("cancelled")), "{record:#?}");
         broker.cli_ok(&["init"]).await;
+    })
+    .await;
+}
+
+/// It was refused because its message was not sent, and its record says so.
+async fn is_taken_back(broker: &Broker, refused: Answer) {
+    let refused = refused.expect_problem(503, "UNAVAILABLE");
+    let key = format!("REQ#{}", refused.must_have("x-request-id"));
+    let record = broker.table().must_get(&key).await;
+    assert_eq!(record.get("state"), Some(&text("cancelled")), "{record:#?}");
+}
+
+#[tokio::test]
+async fn a_queue_that_says_nothing_holds_no_caller_for_longer_than_one_send_takes() {
+    const EACH: usize = 200;
+    // Nobody waits for an answer, and the sends of two hundred, one after the other, take half a minute.
+    let setup = Setup::new().workers(0).pool(1).faults(1).var("BROKER_WAIT_S", "1");
+    story(setup, async |broker| {
+        let away = broker.proxy().outage(ShapedService::Sqs, Outage::Silent);
+        let asked = (0..EACH).map(|n| broker.allocate(&format!("student-{n}")).respond_async().send());
+        let run = broker.balanced().call(Method::POST, "/v1/admin/cleanup");
+        let runs = (0..EACH).map(|_| run.clone().token(ADMIN_TOKEN).send());
+        let all = async { tokio::join!(together(asked), together(runs)) };
+        let (asked, runs) = within(Duration::from_secs(18), "refusals", all).await;
+        drop(away);
+        for refused in asked {
+            is_taken_back(broker, refused).await;
+        }
+        for refused in runs {
+            refused.expect_problem(503, "UNAVAILABLE");
+        }
+        broker.start_worker().await;
+        assert_eq!(broker.stats().await, Stats { total: 1, available: 1, ..Stats::default() });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_that_comes_after_its_503_never_claims() {
+    story(Setup::new().workers(0).pool(1).faults(1), async |broker| {
+        // Each attempt is taken, and none is answered in time.
+        broker.proxy().add(Rule::new(Fault::LateResponse).on("SendMessageBatch"));
+        let refused = broker.allocate("student-1").respond_async().send().await;
+        broker.proxy().calm();
+        assert!(broker.queues().requests().await.visible > 0, "it was sent all the same");
+        is_taken_back(broker, refused).await;
+        broker.start_worker().await;
+        broker.queues().are_empty().await;
+        assert_eq!(broker.stats().await, Stats { total: 1, available: 1, ..Stats::default() });
     })
     .await;
 }

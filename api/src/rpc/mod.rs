@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use broker_domain::{Outcome, PersistedRequest, RequestState, TenantName, Times};
 use broker_messages::Request;
-use broker_queue::{Outgoing, ReplyQueueName, SendError};
+use broker_queue::{Outgoing, ReplyQueueName, Sender};
 use broker_runtime::clock::Clock;
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::entropy::Entropy;
@@ -41,8 +41,8 @@ use crate::rpc::backlog::RequestBacklog;
 use crate::rpc::reply_queue::{Channel, Link};
 use crate::rpc::reply_router::{ReplyRouter, Waiter};
 
-/// How long a send may take beyond the caller's wait: the three attempts of one call (`aws`).
-const SEND_PATIENCE: Duration = Duration::from_secs(6);
+/// The time that a send may take though its caller waits for less, or not at all: the three attempts of one call (`aws`).
+pub(crate) const SEND_PATIENCE: Duration = Duration::from_secs(6);
 /// A worker that ends after `reply_by` stores the outcome itself, so from then on only replies that are under way can still
 /// be needed.
 const UNDER_WAY: Duration = Duration::from_secs(2);
@@ -116,21 +116,15 @@ impl RequestReply {
         }
         let wait = times.reply_by.since(times.enqueued_at);
         let mut waited = pin!(sleep(wait));
-        // A queue that is down must not hold callers longer than they wait; a message that was not sent by then is dropped.
-        tokio::select! {
-            biased;
-            sent = channel.requests.send(of(tenant, text)) => match sent {
-                Ok(()) => {}
-                Err(error) => {
-                    let refused = not_enqueued(error, &mut sending);
-                    return if recorded { self.take_back(&record, refused).await } else { Err(refused) };
-                }
-            },
-            () = sleep(wait.max(SEND_PATIENCE)) => {
-                sending.failed("timeout");
-                let refused = Problem::unavailable("The request could not be enqueued in time.");
-                return if recorded { self.take_back(&record, refused).await } else { Err(refused) };
-            }
+        let sent = send_within(
+            wait.max(SEND_PATIENCE),
+            &channel.requests,
+            of(tenant, text),
+            &mut sending,
+            "request",
+        );
+        if let Err(refused) = sent.await {
+            return if recorded { self.take_back(&record, refused).await } else { Err(refused) };
         }
         drop(sending);
         crash_points::point(Point::Waiting);
@@ -166,10 +160,9 @@ impl RequestReply {
         // If it exists already, this is our own write, retried: the id was minted for this call.
         let (Write::Applied | Write::Rejected(_)) = self.record(&record).await?;
         crash_points::point(Point::Recorded);
-        let Err(error) = channel.requests.send(of(tenant, text)).await else {
-            return Ok(Progress::StillQueued);
-        };
-        self.take_back(&record, not_enqueued(error, &mut sending)).await
+        let sent = send_within(SEND_PATIENCE, &channel.requests, of(tenant, text), &mut sending, "request");
+        let Err(refused) = sent.await else { return Ok(Progress::StillQueued) };
+        self.take_back(&record, refused).await
     }
 
     /// Takes back a recorded request that was not sent, as `refused` says. SQS may have the message all the same: if the record is
@@ -251,9 +244,29 @@ impl RequestReply {
     }
 }
 
-fn not_enqueued(error: SendError, sending: &mut Span) -> Problem {
-    sending.failed("not_sent");
-    Problem::unavailable("The request could not be enqueued.").because(error)
+/// Sends the message of `what`. A queue that is down must not hold callers for longer than `patience`: a message that was not
+/// taken for a call by then is dropped, and one that was may arrive.
+pub(crate) async fn send_within(
+    patience: Duration,
+    queue: &Sender,
+    message: impl Into<Outgoing>,
+    sending: &mut Span,
+    what: &str,
+) -> Result<(), Problem> {
+    let (failed, refused) = tokio::select! {
+        biased;
+        sent = queue.send(message) => match sent {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                ("not_sent", Problem::unavailable(format!("The {what} could not be enqueued.")).because(error))
+            }
+        },
+        () = sleep(patience) => {
+            ("timeout", Problem::unavailable(format!("The {what} could not be enqueued in time.")))
+        }
+    };
+    sending.failed(failed);
+    Err(refused)
 }
 
 /// A message of `tenant`, for SQS.

@@ -23,6 +23,7 @@ use crate::response::bodies::{QueuedRun, RunBody};
 use crate::response::codes::Code;
 use crate::response::outcome;
 use crate::response::problem::Problem;
+use crate::rpc::{SEND_PATIENCE, send_within};
 
 /// `Retry-After` of a run that has not ended, in seconds.
 const POLL_AGAIN_S: u64 = 2;
@@ -45,11 +46,12 @@ impl Operator {
         rpc.store.audit.record(&line).await?;
         let mut sending = channel.maintenance.sending();
         let message = MaintenanceMessage::run_for(id, task, times, channel.reply_to.as_str());
-        let sent = channel.maintenance.send(message.traced(sending.traceparent()).encode()).await;
-        if let Err(error) = sent {
-            sending.failed("not_sent");
+        let text = message.traced(sending.traceparent()).encode();
+        let patience = times.reply_by.since(times.enqueued_at).max(SEND_PATIENCE);
+        let sent = send_within(patience, &channel.maintenance, text, &mut sending, "run").await;
+        if let Err(refused) = sent {
             self.not_done(&line, &NotDone::Failed("the run could not be enqueued".to_owned())).await;
-            return Err(Problem::unavailable("The run could not be enqueued.").because(error));
+            return Err(refused);
         }
         drop(sending);
         tokio::select! {
