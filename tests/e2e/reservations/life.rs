@@ -3,7 +3,7 @@
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::table::{now_s, text};
-use broker_tests::{Provider, story, together, wait_for_condition};
+use broker_tests::{Fault, Provider, Rule, story, together, wait_for_condition};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -282,6 +282,35 @@ async fn sandboxes_are_asked_for_so_early_that_they_are_ready_and_what_will_be_m
             if told["held"] == 3 { Ok(()) } else { Err(told) }
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reservation_that_was_made_is_told_though_nobody_can_count() {
+    story(setup().apis(1).workers(0).faults(1), async |broker| {
+        policy::apply(broker, SMALL).await;
+        let uncounted = Rule::new(Fault::Refuse("ValidationException")).on("GetItem").on("BatchGetItem");
+        broker.proxy().add(uncounted.containing("CENSUS"));
+        let body = json!({ "tenant": "acme", "flavour": "small", "count": 2 });
+        let made = api(broker, Method::POST, "", ADMIN_TOKEN, Some(&body)).await.expect_status(201);
+        let id = made.text_of("id").to_owned();
+        assert_eq!((made.number_of("count"), &made.json["reserved"]), (2, &Value::Null));
+        let more = json!({ "count": 3 });
+        let changed = api(broker, Method::PUT, &format!("/{id}"), ADMIN_TOKEN, Some(&more)).await;
+        assert_eq!(changed.expect_status(200).number_of("count"), 3);
+        // What only shows does not hide it.
+        api(broker, Method::GET, &format!("/{id}"), READER, None).await.expect_problem(503, "UNAVAILABLE");
+        let ended =
+            api(broker, Method::DELETE, &format!("/{id}"), ADMIN_TOKEN, None).await.expect_status(200);
+        assert_eq!(ended.text_of("ended_because"), "deleted");
+        broker.proxy().calm();
+        let all = api(broker, Method::GET, "", READER, None).await.expect_status(200);
+        assert_eq!(all.json["reservations"].as_array().map(Vec::len), Some(1), "{}", all.text);
+        let lines: Vec<Value> = broker.cli_ok(&["audit", "--json"]).await.json();
+        let acts: Vec<_> = lines.iter().filter(|line| line["target"] == json!(id)).collect();
+        assert_eq!(acts.len(), 3, "{lines:#?}");
+        assert!(acts.iter().all(|line| line["ended"].is_null()), "{acts:#?}");
     })
     .await;
 }

@@ -79,17 +79,20 @@ impl Operator {
         let (store, now) = (&self.rpc.store, self.rpc.clock.now());
         let line = AuditLine::new(now, self.entropy.uuid(), who, act, job.as_str());
         let scheduled = Box::pin(async {
+            let mut tick = store.schedule.tick(job, Duration::ZERO, now).await?;
             // One that is paused stays so for whom it is, and one that is not stays as it is.
-            if act == Act::PauseJob {
+            tick.paused = if act == Act::PauseJob {
                 if let Some(why) = waiting::keeps_running(store, job, self.lines.on, now).await? {
                     return Err(Problem::new(Code::NotPausable, format!("{why}.")));
                 }
-                self.paused(&line, store.schedule.pause(job, who, now).await?).await;
-            } else if !store.schedule.resume(job, now).await?.is_applied() {
-                self.not_done(&line, &NotDone::Unchanged("not paused".to_owned())).await;
-            }
+                Some(self.paused(&line, store.schedule.pause(job, who, now).await?).await)
+            } else {
+                if !store.schedule.resume(job, now).await?.is_applied() {
+                    self.not_done(&line, &NotDone::Unchanged("not paused".to_owned())).await;
+                }
+                None
+            };
             self.last_overview.forget().await;
-            let tick = store.schedule.tick(job, Duration::ZERO, now).await?;
             let scheduled = ScheduledJob::new(job, Some(&tick), self.scheduler);
             Ok(Response::json(StatusCode::OK, json!(scheduled), "scheduled"))
         });

@@ -54,12 +54,13 @@ pub(crate) struct Operator {
 
 impl Operator {
     /// Performs an act under its audit line, which tells if it was refused, found so already, or failed. Acts are boxed: the
-    /// future of all routes would be too large for a stack.
-    async fn act(
+    /// future of all routes would be too large for a stack. An error means that it was not done, or that nobody knows: what is read
+    /// after its write, only to show it, fails neither the act nor its line.
+    async fn act<T>(
         &self,
         line: &AuditLine,
-        perform: impl Future<Output = Result<Response, Problem>>,
-    ) -> Result<Response, Problem> {
+        perform: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
         self.rpc.store.audit.record(line).await?;
         let answer = perform.await;
         if let Err(problem) = &answer {
@@ -91,10 +92,14 @@ impl Operator {
         }
     }
 
-    /// Says in the line of a pause that another one stands, if it does.
-    async fn paused(&self, line: &AuditLine, paused: Write<Pause>) {
-        if let Write::Rejected(pause) = paused {
-            self.not_done(line, &NotDone::Unchanged(format!("already {pause}"))).await;
+    /// The pause that stands. Its line says so if that is another one.
+    async fn paused(&self, line: &AuditLine, paused: Write<Pause>) -> Pause {
+        match paused {
+            Write::Applied => Pause::new(line.who.as_str(), line.at),
+            Write::Rejected(pause) => {
+                self.not_done(line, &NotDone::Unchanged(format!("already {pause}"))).await;
+                pause
+            }
         }
     }
 

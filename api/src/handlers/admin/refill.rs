@@ -46,9 +46,11 @@ impl Operator {
             } else if !resume_refill(store, &name).await?.is_applied() {
                 self.not_done(&line, &NotDone::Unchanged("nothing held it up".to_owned())).await;
             }
-            let status = RefillStatus::of(store, &name, (flavour, refill), now).await?;
-            Ok(Response::json(StatusCode::OK, json!(RefillBody::from(status)), "scheduled"))
+            Ok(())
         });
-        self.act(&line, changed).await
+        self.act(&line, changed).await?;
+        // It is done, and doing it again changes nothing: who is not told how things stand asks again.
+        let status = RefillStatus::of(store, &name, (flavour, refill), now).await?;
+        Ok(Response::json(StatusCode::OK, json!(RefillBody::from(status)), "scheduled"))
     }
 }

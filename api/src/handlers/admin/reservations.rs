@@ -1,5 +1,6 @@
 //! `/v1/admin/reservations`: sandboxes that are put aside for a tenant. The same code as `broker reservation`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use broker_domain::policy::Policy;
@@ -26,7 +27,8 @@ impl Operator {
 
     pub(super) async fn reservation(&self, in_path: &str) -> Result<Response, Problem> {
         let found = self.rpc.store.reservations.get(reservation_id(in_path)?).await?;
-        self.shown(&found.ok_or_else(not_found)?, StatusCode::OK).await
+        let views = self.views(std::slice::from_ref(&found.ok_or_else(not_found)?)).await?;
+        Ok(shown(views.first(), StatusCode::OK))
     }
 
     pub(super) async fn reserve(&self, id: RequestId, who: &str, body: &[u8]) -> Result<Response, Problem> {
@@ -41,7 +43,7 @@ impl Operator {
             let written = reservations::create(store, &policy, (reservation, &terms), who, now).await?;
             let made = stands(written)?;
             let location = format!("/v1/admin/reservations/{}", made.id);
-            Ok(self.shown(&made, StatusCode::CREATED).await?.located(&location))
+            Ok(self.written(&made, StatusCode::CREATED).await.located(&location))
         });
         self.act(&line, made).await
     }
@@ -59,7 +61,7 @@ impl Operator {
         let changed = Box::pin(async {
             let change =
                 reservations::change(&self.rpc.store, &policy, reservation, |now| body.applied(now), now);
-            self.shown(&stands(change.await?)?, StatusCode::OK).await
+            Ok(self.written(&stands(change.await?)?, StatusCode::OK).await)
         });
         self.act(&self.reservation_line(id, who, Act::ChangeReservation, reservation), changed).await
     }
@@ -79,7 +81,7 @@ impl Operator {
             if closed.closed.is_none_or(|closed| closed.at != now) {
                 self.not_done(&line, &NotDone::Unchanged("it had ended before".to_owned())).await;
             }
-            self.shown(&closed, StatusCode::OK).await
+            Ok(self.written(&closed, StatusCode::OK).await)
         });
         self.act(&line, closed).await
     }
@@ -88,9 +90,17 @@ impl Operator {
         self.policy.now().map_err(|error| Problem::unavailable("The policy is not known yet.").because(error))
     }
 
-    async fn shown(&self, reservation: &Reservation, status: StatusCode) -> Result<Response, Problem> {
-        let views = self.views(std::slice::from_ref(reservation)).await?;
-        Ok(Response::json(status, json!(views.first()), "shown"))
+    /// A reservation that was written, as it is shown. It stands so: where it cannot be read what is counted and at risk, it is
+    /// shown without.
+    async fn written(&self, reservation: &Reservation, status: StatusCode) -> Response {
+        let views = self.views(std::slice::from_ref(reservation)).await.unwrap_or_else(|problem| {
+            let why = problem.cause_chain().unwrap_or_else(|| problem.message().to_owned());
+            tracing::warn!(reservation_id = %reservation.id, "a reservation is shown without its counts: {why}");
+            let (policy, now) = (self.policy.now().unwrap_or_default(), self.rpc.clock.now());
+            let (counted, risks) = (BTreeMap::new(), BTreeMap::new());
+            vec![ReservationView::new(reservation, &policy, &counted, &risks, now)]
+        });
+        shown(views.first(), status)
     }
 
     /// As they are shown, with what will be missing: that depends on all of them.
@@ -106,6 +116,10 @@ impl Operator {
     fn reservation_line(&self, id: RequestId, who: &str, act: Act, reservation: ReservationId) -> AuditLine {
         AuditLine::new(self.rpc.clock.now(), *id.as_uuid(), who, act, reservation.to_string())
     }
+}
+
+fn shown(view: Option<&ReservationView>, status: StatusCode) -> Response {
+    Response::json(status, json!(view), "shown")
 }
 
 fn reservation_id(in_path: &str) -> Result<ReservationId, Problem> {

@@ -3,17 +3,18 @@
 //! Times have a zone: `2026-12-07T09:00+01:00`, or `2026-12-07T09:00[Europe/Berlin]`. What does not fit is exit code 1, wrong terms
 //! are exit code 2.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use broker_api::response::bodies::ReservationView;
-use broker_domain::policy::Policy;
+use broker_domain::policy::{Policy, ReservedCount};
 use broker_domain::reservation::LEAD;
 use broker_domain::{
     FlavourName, NamePrefix, Reservation, ReservationEnd, ReservationId, ReservationTerms, TenantName,
     Timestamp,
 };
 use broker_store::reservations::{self, ReservationWrite};
-use broker_store::{Act, AuditLine, NotDone};
+use broker_store::{Act, AuditLine, NotDone, StoreError};
 use clap::{Args, Subcommand};
 
 use crate::commands::lease::parse_time;
@@ -137,10 +138,10 @@ pub(crate) async fn run(context: Context, command: ReservationCommand) -> anyhow
         ReservationCommand::List(output) => {
             let mut all = context.store.reservations.all().await?;
             all.sort_by_key(|one| (one.terms.begins_at().unwrap_or(one.made_at), one.id));
-            show(&context, &policy, &all, output.json, true).await
+            show(&context, &policy, &all, output.json, Shown::List).await
         }
         ReservationCommand::Show(One { id, output }) => match context.store.reservations.get(id).await? {
-            Some(found) => show(&context, &policy, &[found], output.json, false).await,
+            Some(found) => show(&context, &policy, &[found], output.json, Shown::One).await,
             None => Ok(not_found(id)),
         },
         ReservationCommand::Change(args) => change(&context, &policy, args).await,
@@ -160,7 +161,7 @@ pub(crate) async fn run(context: Context, command: ReservationCommand) -> anyhow
                 Ok(closed)
             });
             match closed.await? {
-                Some(closed) => show(&context, &policy, &[closed], output.json, false).await,
+                Some(closed) => show(&context, &policy, &[closed], output.json, Shown::Written).await,
                 None => Ok(not_found(id)),
             }
         }
@@ -232,7 +233,7 @@ async fn told(
 ) -> anyhow::Result<Done> {
     let why = match written {
         ReservationWrite::Stands(reservation) => {
-            return show(context, policy, &[*reservation], json, false).await;
+            return show(context, policy, &[*reservation], json, Shown::Written).await;
         }
         ReservationWrite::Invalid(invalid) => {
             output::complain(&invalid.to_string());
@@ -252,20 +253,44 @@ fn not_found(id: ReservationId) -> Done {
     Done::Failed
 }
 
+/// What is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    List,
+    One,
+    /// One that this command has written. It stands so, whatever can be read of the rest.
+    Written,
+}
+
+/// What is counted of each reservation, and how many will be missing of it.
+type Counts = (BTreeMap<ReservationId, ReservedCount>, BTreeMap<ReservationId, u64>);
+
+async fn counts(context: &Context, policy: &Policy, now: Timestamp) -> Result<Counts, StoreError> {
+    let store = &context.store;
+    let counted = store.census.get().await?.map(|census| census.by_reservation).unwrap_or_default();
+    let risks = reservations::outlook(store, policy, &store.reservations.all().await?, now).await?;
+    Ok((counted, risks))
+}
+
 async fn show(
     context: &Context,
     policy: &Policy,
     shown: &[Reservation],
     json: bool,
-    is_list: bool,
+    what: Shown,
 ) -> anyhow::Result<Done> {
-    let (store, now) = (&context.store, context.now().await?);
-    let counted = store.census.get().await?.map(|census| census.by_reservation).unwrap_or_default();
-    let risks = reservations::outlook(store, policy, &store.reservations.all().await?, now).await?;
+    let now = context.now().await?;
+    let (counted, risks) = match counts(context, policy, now).await {
+        Err(error) if what == Shown::Written => {
+            output::complain(&format!("it is written; what is counted of it cannot be read: {error}"));
+            Counts::default()
+        }
+        counts => counts?,
+    };
     let views: Vec<_> =
         shown.iter().map(|one| ReservationView::new(one, policy, &counted, &risks, now)).collect();
     if json {
-        if is_list {
+        if what == Shown::List {
             output::json(&views)?
         } else {
             output::json(&views.first())?
