@@ -2,12 +2,12 @@
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::table::now_s;
-use broker_tests::{Answer, story, wait_for_condition};
+use broker_tests::{Answer, story, together, wait_for_condition};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::policy;
-use crate::waiting::{arrive, parked, setup, status, waits};
+use crate::waiting::{arrive, every_place_is_left, parked, setup, status, waits};
+use crate::{count, policy};
 
 #[tokio::test]
 async fn an_operator_sees_who_waits_and_cancels_by_id_by_filter_or_all() {
@@ -139,6 +139,57 @@ async fn operators_see_pages_of_who_waits_and_why_and_cancel_some() {
         let audit: Vec<Value> = broker.cli_ok(&["audit", "--json"]).await.json();
         let acts = audit.iter().filter(|line| line["act"] == "cancel_waiting").count();
         assert_eq!(acts, 2, "{audit:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cancellation_goes_on_behind_its_cursor_past_more_lines_than_one_call_reads() {
+    const LINES: usize = 40;
+    story(setup().apis(1).workers(1), async |broker| {
+        let calls = (0..LINES).map(|n| {
+            let call = broker.allocate(&format!("student-{n}")).name_prefix(&format!("kind-{n}-")).wait(0);
+            call.json(&json!({ "max_wait_s": 600 })).send()
+        });
+        let asked = together(calls.collect::<Vec<_>>()).await;
+        assert_eq!(count(&asked, 202), LINES);
+        wait_for_condition("all to stand", async || match broker.table().keys("LINE#").await.len() {
+            LINES => Ok(()),
+            fewer => Err(fewer),
+        })
+        .await;
+        let cancel = async |query: &str| {
+            let path = format!("/v1/admin/waiting/cancel{query}");
+            broker.balanced().call(Method::POST, &path).token(ADMIN_TOKEN).send().await
+        };
+        let cancel_to_the_end = async |selected: &str| {
+            let (mut cancelled, mut query) = (0, selected.to_owned());
+            for _ in 0..5 {
+                let part = cancel(&query).await.expect_status(200);
+                cancelled += part.json["cancelled"].as_u64().expect("a number");
+                let cursor = part.json["next_cursor"].as_str();
+                assert_eq!(part.json["more"], cursor.is_some());
+                match cursor {
+                    Some(cursor) => query = format!("{selected}&cursor={cursor}"),
+                    None => return cancelled,
+                }
+            }
+            panic!("{cancelled} are cancelled, and it does not end");
+        };
+        // Its line is the last one.
+        assert_eq!(cancel_to_the_end("?track=student-9").await, 1);
+        assert_eq!(cancel_to_the_end("?all=true").await, LINES as u64 - 1);
+        every_place_is_left(broker).await;
+        for (n, answer) in asked.iter().enumerate() {
+            let ended = broker.outcome(answer.must_have("location"), &format!("student-{n}")).await;
+            assert_eq!(ended.text_of("status"), "cancelled", "{ended:#?}");
+        }
+        // The lines are listed for a while, and a cursor belongs to what was selected.
+        let part = cancel("?all=true").await.expect_status(200);
+        let cursor = part.json["next_cursor"].as_str().expect("a cursor");
+        for wrong in [format!("?track=student-9&cursor={cursor}"), "?all=true&cursor=00".to_owned()] {
+            cancel(&wrong).await.expect_problem(400, "VALIDATION_ERROR");
+        }
     })
     .await;
 }

@@ -62,29 +62,50 @@ function draw(page) {
   keepFocus(view.root, drawn);
 }
 
+/** Cancels what is selected: one call reads and cancels a part, and the next goes on behind it. */
 async function cancel(which) {
-  const { body } = await post("waiting/cancel", which);
-  const ended = body.ended > 0 ? ` ${number(body.ended)} had ended.` : "";
-  view.app.say(`${many(body.cancelled, "request")} cancelled.${ended}${body.more ? " There are more: once again." : ""}`);
-  await read(false);
+  const done = { cancelled: 0, ended: 0 };
+  let cursor = null;
+  const tell = (more) => {
+    const ended = done.ended > 0 ? ` ${number(done.ended)} had ended.` : "";
+    view.app.say(`${many(done.cancelled, "request")} cancelled.${ended}${more}`);
+  };
+  try {
+    do {
+      const { body } = await post("waiting/cancel", { ...which, cursor });
+      done.cancelled += body.cancelled;
+      done.ended += body.ended;
+      cursor = body.next_cursor;
+      tell(cursor ? " Looking for more …" : "");
+    } while (cursor);
+  } finally {
+    await read(false);
+  }
 }
 
-/** Counts all that match, and cancels them once that is confirmed. */
+/** Counts those that match, as far as the call that finds the first, and cancels all once that is confirmed. */
 async function cancelAll() {
   const query = filters();
   const which = Object.keys(query).length === 0 ? { all: true } : query;
-  const { body } = await post("waiting/cancel", { ...which, dry_run: true });
-  const count = `${many(body.found, "request")}${body.more ? " and more" : ""}`;
-  const dialog = h("dialog", { "aria-labelledby": "cancel-title", onclose: () => dialog.remove() },
-    h("h2", { id: "cancel-title" }, "Cancel requests that wait"),
-    h("div", { class: "stack" },
-      h("p", { class: "big" }, `${count}.`),
-      h("p", { class: "muted" }, "Each is told that it is cancelled. Those that are granted a sandbox meanwhile keep it."),
-      h("p", { class: "actions" },
-        button(`Cancel ${count}`, async () => { dialog.close(); await cancel(which); }, { class: "danger", disabled: body.found === 0 }),
-        button("Close", () => dialog.close()))));
+  const title = h("h2", { id: "cancel-title" }, "Cancel requests that wait");
+  const body = h("div", { class: "stack" }, h("p", { role: "status" }, "Counting, nothing is changed …"));
+  const dialog = h("dialog", { "aria-labelledby": "cancel-title", onclose: () => dialog.remove() }, title, body);
   document.body.append(dialog);
   dialog.showModal();
+  let told;
+  // A call reads so many lines at most: among those that do not match, or in which nobody waits any more, it may find none.
+  do {
+    ({ body: told } = await post("waiting/cancel", { ...which, dry_run: true, cursor: told?.next_cursor })
+      .catch((error) => { dialog.close(); throw error; }));
+  } while (told.found === 0 && told.next_cursor && dialog.open);
+  const count = `${many(told.found, "request")}${told.more ? " and more" : ""}`;
+  const go = button(`Cancel ${count}`, async () => { dialog.close(); await cancel(which); }, { class: "danger", disabled: told.found === 0 });
+  const close = button("Close", () => dialog.close());
+  show(body,
+    h("p", { class: "big" }, `${count}.`),
+    h("p", { class: "muted" }, "Each is told that it is cancelled. Those that are granted a sandbox meanwhile keep it."),
+    h("p", { class: "actions" }, go, close));
+  (go.disabled ? close : go).focus();
 }
 
 export default {

@@ -17,7 +17,8 @@ pub(super) fn list(parts: &mut Components) -> Value {
 
 pub(super) fn cancel(parts: &mut Components) -> Value {
     Operation::by_operator(parts, ADMIN, "cancelWaiting", "Cancels requests that wait")
-        .says("Selected by ids, by filters, or all. Exactly one of granted, cancelled and expired becomes of each.")
+        .says("Selected by ids, by filters, or all. Exactly one of granted, cancelled and expired becomes of each. If the response has `more`, \
+               the same call continues with its `next_cursor` as `cursor`; it may find none, and still have `more`.")
         .takes_query(query::WAITING_FILTERS)
         .takes_query(query::WAITING_ACTION)
         .answers::<CancelledWaiting>(200, "What was done.", &[])

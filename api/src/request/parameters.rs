@@ -261,9 +261,9 @@ pub(crate) const WAITING_IDS: Parameter = Parameter::text(
     "^[0-9a-f-]{36}(,[0-9a-f-]{36})*$",
 );
 pub(crate) const WAITING_ALL: Flag = Flag { name: "all", what: "Every request that waits." };
-/// What selects the requests that are cancelled beside filters.
+/// What selects the requests that are cancelled beside filters, and where the call goes on.
 pub(crate) const WAITING_ACTION: &[Parameter] =
-    &[WAITING_IDS, WAITING_ALL.parameter(), ACTION_DRY_RUN.parameter()];
+    &[WAITING_IDS, WAITING_ALL.parameter(), ACTION_DRY_RUN.parameter(), CURSOR];
 
 pub(crate) const IDS: Parameter = Parameter::text(
     "id",

@@ -1,13 +1,13 @@
 //! `/v1/admin/waiting`: who waits, and cancelling. The same code as `broker waiting`.
 //!
 //! A call reads and cancels a bounded number of places; a page may hold fewer than `limit`, even none, and still have a
-//! `next_cursor`, and a cancellation that says `more` is continued by the same call.
+//! `next_cursor`, and a cancellation that says `more` is continued by the same call behind its `next_cursor`: a line stays
+//! listed for a while when nobody waits in it any more, so that a call from the beginning would read the same lines again.
 
-use broker_domain::waiting::Place;
 use broker_domain::{FlavourName, NamePrefix, RequestId, TenantName, TrackId};
 use broker_messages::summarize;
 use broker_store::waiting::{self, WaitingFilter, WaitingPage};
-use broker_store::{Act, AuditLine};
+use broker_store::{Act, AuditLine, PageKey};
 use http::StatusCode;
 use serde_json::json;
 
@@ -38,8 +38,7 @@ impl Operator {
         let (store, now) = (&self.rpc.store, self.rpc.clock.now());
         let filter = self.waiting_filter(query)?;
         let most = usize::try_from(query.number(&WAITING_LIMIT)?).unwrap_or(usize::MAX);
-        let cursors = Cursors::of(store.table(), query);
-        let after = query.checked(&CURSOR, |text| cursors.parse(text).ok_or(()))?;
+        let (cursors, after) = self.waiting_after(query)?;
         let WaitingPage { places, next } =
             waiting::list(store, &filter, track, after, (most, READS), now).await?;
         let (policy, known) = (self.policy.now().unwrap_or_default(), self.lines.now().await?);
@@ -79,20 +78,30 @@ impl Operator {
         query.only(&[WAITING_FILTERS, WAITING_ACTION])?;
         let filter = self.waiting_filter(query)?;
         let (ids, dry_run) = (ids(query)?, query.flag(&ACTION_DRY_RUN)?);
-        let (found, target, more) = match (ids, filter.is_empty(), query.flag(&WAITING_ALL)?) {
-            (Some(ids), true, false) => {
-                let mut found = Vec::new();
-                for id in &ids {
-                    found.extend(waiting::find(&self.rpc.store, *id).await?);
-                }
-                (found, format!("{} ids", ids.len()), false)
+        let (cursors, after) = self.waiting_after(query)?;
+        let (page, target) = match (ids, filter.is_empty(), query.flag(&WAITING_ALL)?) {
+            (Some(_), ..) if after.is_some() => {
+                return Err(Problem::invalid("cursor goes on with filters or all=true, not with id."));
             }
-            (None, false, false) => self.matching(&filter, filter.to_string()).await?,
-            (None, true, true) => self.matching(&filter, "all".to_owned()).await?,
+            (Some(ids), true, false) => {
+                let mut page = WaitingPage::default();
+                for id in &ids {
+                    page.places.extend(waiting::find(&self.rpc.store, *id).await?);
+                }
+                (page, format!("{} ids", ids.len()))
+            }
+            (None, false, false) => (self.matching(&filter, after).await?, filter.to_string()),
+            (None, true, true) => (self.matching(&filter, after).await?, "all".to_owned()),
             _ => return Err(Problem::invalid("Select requests by one of id, filters and all=true.")),
         };
-        let mut report =
-            CancelledWaiting { dry_run, found: found.len() as u64, more, ..CancelledWaiting::default() };
+        let WaitingPage { places: found, next } = page;
+        let mut report = CancelledWaiting {
+            dry_run,
+            found: found.len() as u64,
+            more: next.is_some(),
+            next_cursor: next.map(|key| cursors.encode(&key)),
+            ..CancelledWaiting::default()
+        };
         if !dry_run && !found.is_empty() {
             let line = AuditLine {
                 count: Some(report.found),
@@ -116,15 +125,17 @@ impl Operator {
         Ok(Response::json(StatusCode::OK, json!(report), "done"))
     }
 
-    /// What one call cancels of those that match, and whether there is more.
-    async fn matching(
-        &self,
-        filter: &WaitingFilter,
-        target: String,
-    ) -> Result<(Vec<Place>, String, bool), Problem> {
+    /// What one call cancels of those that match, behind `after`.
+    async fn matching(&self, filter: &WaitingFilter, after: Option<PageKey>) -> Result<WaitingPage, Problem> {
         let (store, now) = (&self.rpc.store, self.rpc.clock.now());
-        let page = waiting::list(store, filter, track, None, (MOST, READS_TO_CANCEL), now).await?;
-        Ok((page.places, target, page.next.is_some()))
+        Ok(waiting::list(store, filter, track, after, (MOST, READS_TO_CANCEL), now).await?)
+    }
+
+    /// The cursors of the list that the query selects, and where it goes on.
+    fn waiting_after(&self, query: &Query) -> Result<(Cursors, Option<PageKey>), Problem> {
+        let cursors = Cursors::of(self.rpc.store.table(), query);
+        let after = query.checked(&CURSOR, |text| cursors.parse(text).ok_or(()))?;
+        Ok((cursors, after))
     }
 
     fn waiting_filter(&self, query: &Query) -> Result<WaitingFilter, Problem> {

@@ -135,6 +135,9 @@ pub(crate) struct CancelledWaiting {
     pub(crate) cancelled: u64,
     /// Of these, how many had ended, or were served at the same moment.
     pub(crate) ended: u64,
-    /// Whether there are more than one call takes: the same call continues.
+    /// Whether there are more than one call takes: the same call continues, with its `next_cursor` as `cursor`.
     pub(crate) more: bool,
+    /// Where it ended, if there are more: `cursor` of the call that goes on there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_cursor: Option<String>,
 }
