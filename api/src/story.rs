@@ -3,7 +3,8 @@
 //!
 //! Invariant: a story costs a bounded number of reads: of a sandbox its record, its last lease, that lease's request, and the
 //! audit of eight days, a megabyte of each at most; of a track its lease, that lease's sandbox and request, the census, whether
-//! the pool is closed, the list of the lines, at most eight reads of places, and the permits of at most eight limits.
+//! the pool is closed, the list of the lines, at most eight reads of places in the lines of its lease's tenant and eight in those of
+//! all, and the permits of its tenant's limits, or of at most 100 of all. What such a bound leaves out is not told as not there.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use broker_domain::{
     TrackId,
 };
 use broker_messages::summarize;
-use broker_store::waiting::{self, WaitingFilter};
+use broker_store::waiting::{self, WaitingFilter, WaitingPage};
 use broker_store::{AuditLine, Record, Store, StoreError};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -243,7 +244,8 @@ pub struct TrackStory {
     pub sandbox: Option<Value>,
     /// The request that claimed it, if it has a record: only those that were answered 202 have one.
     pub request: Option<RecordedRequest>,
-    /// The limits of its tenant and their use; of a track whose tenant is not known, those of all tenants that are reached.
+    /// The limits of its tenant and their use, eight at most, reached ones first; of a track whose tenant is not known, those of all
+    /// tenants that are reached.
     pub limits: Vec<HeldLimit>,
 }
 
@@ -287,6 +289,8 @@ pub enum Verdict {
     Waits,
     /// There is none.
     Nothing,
+    /// There is none, or it has ended; whether a request of the track waits is not known: there are more lines than a story reads.
+    Unclear,
 }
 
 /// What an allocate would meet now.
@@ -295,10 +299,29 @@ struct Ahead {
     free: Option<u64>,
     /// Since when workers take no messages.
     closed_since: Option<Timestamp>,
-    /// A request of the track waits.
-    waits: bool,
+    /// Whether a request of the track waits; `None` if not every place was looked at.
+    waits: Option<bool>,
     /// The limits of its tenant, or all that are reached.
     limits: Vec<HeldLimit>,
+    /// Whether more of them may be reached.
+    more_limits: bool,
+}
+
+/// A place of `track`, if it waits: first in the lines of `tenant`, whose lease it had, then in those of all. Without one and with
+/// a `next`, it may stand where nobody looked.
+async fn place_of(
+    store: &Store,
+    (track, tenant): (&TrackId, Option<&TenantName>),
+    now: Timestamp,
+) -> Result<WaitingPage, StoreError> {
+    let track_of = |message: &str| summarize(message).track;
+    let mut filter =
+        WaitingFilter { tenant: tenant.cloned(), track: Some(track.clone()), ..WaitingFilter::default() };
+    let mut page = waiting::list(store, &filter, track_of, None, (1, PLACE_READS), now).await?;
+    if page.places.is_empty() && filter.tenant.take().is_some() {
+        page = waiting::list(store, &filter, track_of, None, (1, PLACE_READS), now).await?;
+    }
+    Ok(page)
 }
 
 impl Ahead {
@@ -308,15 +331,18 @@ impl Ahead {
         (track, tenant): (&TrackId, Option<&TenantName>),
         now: Timestamp,
     ) -> Result<Self, StoreError> {
-        let filter = WaitingFilter { track: Some(track.clone()), ..WaitingFilter::default() };
-        let track_of = |message: &str| summarize(message).track;
-        let waiting = waiting::list(store, &filter, track_of, None, (1, PLACE_READS), now);
+        let waiting = place_of(store, (track, tenant), now);
         let (census, closed_since, waiting) =
             tokio::try_join!(store.census.get(), store.pool.closed_since(), waiting)?;
         let free = census.and_then(|census| census.by_status.get(&Status::Available).copied());
         let tenant = tenant.or_else(|| Some(&waiting.places.first()?.line.tenant));
-        let limits = story_limits::held(store, policy, tenant).await?;
-        Ok(Self { free, closed_since, waits: !waiting.places.is_empty(), limits })
+        let (limits, more_limits) = story_limits::held(store, policy, tenant).await?;
+        let waits = match (waiting.places.is_empty(), waiting.next) {
+            (false, _) => Some(true),
+            (true, None) => Some(false),
+            (true, Some(_)) => None,
+        };
+        Ok(Self { free, closed_since, waits, limits, more_limits })
     }
 
     /// The sentence for it, and the section of the runbook.
@@ -327,7 +353,7 @@ impl Ahead {
                 format!("The pool is closed for {for_s} s: no worker takes a request until it is resumed.");
             return (text, "no-worker-receives");
         }
-        let reached = story_limits::told(&self.limits);
+        let reached = story_limits::told(&self.limits, self.more_limits);
         match self.free {
             Some(0) => {
                 let text = format!(
@@ -384,15 +410,19 @@ pub async fn of_track(
 fn judge(lease: Option<&Lease>, ahead: &Ahead, now: Timestamp) -> (Verdict, String, &'static str) {
     let (next, lowest) = ahead.told(now);
     let waits = "A request of this track waits in a line";
+    let unclear = "Whether a request of this track waits is not known, there are too many lines: \
+                   broker waiting list --track looks at all of them";
     match lease {
-        None if ahead.waits => {
-            (Verdict::Waits, format!("{waits}, and nothing is held under this key. {next}"), WAITS)
+        None => {
+            let none = "Holds nothing under this key, and held nothing of late.";
+            match ahead.waits {
+                Some(true) => {
+                    (Verdict::Waits, format!("{waits}, and nothing is held under this key. {next}"), WAITS)
+                }
+                Some(false) => (Verdict::Nothing, format!("{none} {next}"), lowest),
+                None => (Verdict::Unclear, format!("{none} {unclear}. {next}"), WAITS),
+            }
         }
-        None => (
-            Verdict::Nothing,
-            format!("Holds nothing under this key, and held nothing of late. {next}"),
-            lowest,
-        ),
         Some(lease) => {
             let sandbox = &lease.grant.sandbox_id;
             match &lease.end {
@@ -406,10 +436,10 @@ fn judge(lease: Option<&Lease>, ahead: &Ahead, now: Timestamp) -> (Verdict, Stri
                         EndReason::Unknown => "was ended by a newer program",
                     };
                     let had = format!("Had {sandbox}, which {how}.");
-                    if ahead.waits {
-                        (Verdict::Waits, format!("{waits}. {had} {next}"), WAITS)
-                    } else {
-                        (Verdict::Ended, format!("{had} {next}"), lowest)
+                    match ahead.waits {
+                        Some(true) => (Verdict::Waits, format!("{waits}. {had} {next}"), WAITS),
+                        Some(false) => (Verdict::Ended, format!("{had} {next}"), lowest),
+                        None => (Verdict::Unclear, format!("{had} {unclear}. {next}"), WAITS),
                     }
                 }
                 None if lease.grant.expires_at <= now => {

@@ -6,7 +6,7 @@ use broker_tests::{Answer, Broker, Setup, story};
 use http::Method;
 use serde_json::Value;
 
-use crate::waiting;
+use crate::{policy, waiting};
 
 async fn ask(broker: &Broker, method: Method, path: &str) -> Answer {
     let api = broker.api(broker.addresses().len() - 1);
@@ -141,6 +141,40 @@ async fn a_student_who_waits_is_told_to_and_so_is_one_who_meets_a_closed_pool() 
         assert!(text.contains("The pool is closed") && !text.contains("free"), "{text}");
         assert_eq!(closed["runbook"], "no-worker-receives");
         broker.cli_ok(&["pool", "resume"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_student_of_whom_not_everything_was_looked_at_is_not_told_that_there_is_nothing() {
+    story(waiting::setup().apis(1).workers(1).pool(0), async |broker| {
+        let limits: String = (0..9).map(|n| format!("[tenant.a{n}]\nlimits = {{ small = 5 }}\n")).collect();
+        let text = format!(
+            "[flavour.small]\nprefix = \"sandbox-\"\n{limits}[tenant.last]\nlimits = {{ small = 0 }}\n"
+        );
+        policy::apply(broker, &text).await;
+        broker.job("census").await;
+        let waits = |track: &str, prefix: &str| {
+            let call = broker.allocate(track).wait(0).name_prefix(prefix);
+            call.json(&serde_json::json!({ "max_wait_s": 600 }))
+        };
+        waiting::parked(broker, waits("student-1", "z-"), "student-1").await;
+        let found = get(broker, "tracks/student-1").await;
+        assert_eq!(found["verdict"], "waits", "{found:#}");
+        // As many lines as a story reads, all before the student's.
+        for n in 0..8 {
+            let track = format!("other-{n}");
+            waiting::parked(broker, waits(&track, &format!("a{n}-")), &track).await;
+        }
+        let unclear = get(broker, "tracks/student-1").await;
+        assert_eq!((&unclear["verdict"], &unclear["runbook"]), (&"unclear".into(), &"waiting".into()));
+        let text = unclear["text"].as_str().unwrap();
+        assert!(text.contains("is not known, there are too many lines"), "{text}");
+        // The reached limit is the last of ten.
+        assert!(text.contains("Tenant last holds 0 of 0 of small"), "{text}");
+        let listed: Value =
+            broker.cli_ok(&["waiting", "list", "--track", "student-1", "--json"]).await.json();
+        assert_eq!(listed[0]["track"], "student-1", "{listed:#}");
     })
     .await;
 }

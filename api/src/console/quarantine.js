@@ -36,10 +36,11 @@ function draw() {
   });
   const all = (name) => () => ask(app, name, cause ? { cause } : { all: true }, cause ? `what ${CAUSES[cause]} put there` : "everything there");
   keepFocus(view.list, () => show(view.list,
-    table("Quarantine", ["Sandbox", "Name", "Flavour", "Since", "By what", "By whom", "Why", app.mayAct ? "Actions" : ""], rows, "Nothing is in quarantine."),
-    app.mayAct && shown.length > 0 && h("p", { class: "actions bulk" }, h("span", { class: "muted" }, "All that match:"),
+    table("Quarantine", ["Sandbox", "Name", "Flavour", "Since", "By what", "By whom", "Why", app.mayAct ? "Actions" : ""], rows,
+      view.rows.length === 0 ? "Nothing is in quarantine." : `None that ${CAUSES[cause]} put there${view.more ? ` is among the longest ${number(view.rows.length)}; there are more` : ""}.`),
+    app.mayAct && (shown.length > 0 || view.more) && h("p", { class: "actions bulk" }, h("span", { class: "muted" }, "All that match:"),
       button("Release all …", all("release")), button("Retire all …", all("retire"))),
-    h("p", { class: "foot" }, h("span", { class: "muted" }, view.more ? `the longest ${many(shown.length, "sandbox", "sandboxes")}; there are more` : many(shown.length, "sandbox", "sandboxes")), button("What to do", () => app.runbook("quarantine"), { class: "quiet" }))));
+    h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(shown.length, "sandbox", "sandboxes")}${view.more ? ` of the longest ${number(view.rows.length)}; there are more` : ""}`), button("What to do", () => app.runbook("quarantine"), { class: "quiet" }))));
 }
 
 /** Counts first, then does it. */

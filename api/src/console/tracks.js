@@ -1,16 +1,17 @@
 // Students: what one has, and why; its place in the line; its newest dead letters. The same box finds a sandbox.
 //
-// Reads: the student, its sandbox, its places if it waits, and a page of its dead letters.
+// Reads: the student, its sandbox, its places if it waits or may wait, and its newest dead letters; both page by page until five are
+// found or there are no more.
 
-import { get, part } from "./api.js";
+import { get, pages, part } from "./api.js";
 import { start } from "./bulk.js";
-import { button, field, h, id, number, row, show, state, table, terms, when } from "./dom.js";
+import { button, field, h, id, keepFocus, number, row, show, state, table, terms, when } from "./dom.js";
 import { openLetter } from "./letters.js";
 import { facts, timeline } from "./sandboxes.js";
 import { REASONS } from "./waiting.js";
 
-/** Dead letters that are shown with a student. */
-const LETTERS = 5;
+/** Places and dead letters that are shown with a student. */
+const SHOWN = 5;
 
 const WORDS = {
   holds: ["has a sandbox", "is-available"],
@@ -18,6 +19,7 @@ const WORDS = {
   ended: ["has none any more", "is-stale"],
   waits: ["waits", "is-visible"],
   nothing: ["has none", "is-stale"],
+  unclear: ["has none, and may wait", "is-stale"],
 };
 
 let view = null;
@@ -34,9 +36,9 @@ const place = (app, one) => terms([
 ]);
 
 /** What of the student's died, each with its repetition. */
-function died(app, page) {
-  if (page.dead_letters.length === 0) return null;
-  const rows = page.dead_letters.map((one) => row([
+function died(app, letters) {
+  if (letters.length === 0) return null;
+  const rows = letters.map((one) => row([
     button([h("span", { class: "unseen" }, "Open the letter that died "), when(one.last_at)], () => openLetter(app, one.id), { class: "link" }),
     one.kind, one.reason.replaceAll("_", " "), h("span", { class: "muted clip", title: one.reason_text }, one.reason_text),
     h("span", { class: "actions" }, app.mayAct && button("Replay …", () => start(app, "replay", { id: one.id }))),
@@ -47,7 +49,7 @@ function died(app, page) {
 }
 
 function verdict(app, told, places) {
-  const [word, dot] = WORDS[told.verdict] ?? [told.verdict, "is-stale"];
+  const [word, dot] = WORDS[told.verdict === "unclear" && places.length > 0 ? "waits" : told.verdict] ?? [told.verdict, "is-stale"];
   return h("section", { class: "panel verdict", "aria-label": `Student ${told.track}` },
     h("header", null, h("h2", null, told.track), h("span", { class: "state" }, h("i", { class: `dot ${dot}`, "aria-hidden": "true" }), word)),
     h("p", { class: "big" }, told.text),
@@ -74,25 +76,40 @@ async function find() {
   const mine = (view.finding = {});
   const noSandbox = (error) => (error.status === 404 ? null : error);
   const track = await get(`tracks/${part(wanted)}`, { key: key.trim() }).catch((error) => error);
-  const sandbox = track.verdict === "nothing" ? await get(`sandboxes/${part(wanted)}/history`).catch(noSandbox) : null;
+  const isUnknown = ["nothing", "unclear"].includes(track.verdict);
+  const sandbox = isUnknown ? await get(`sandboxes/${part(wanted)}/history`).catch(noSandbox) : null;
   if (mine !== view.finding) return;
   const failed = [track, sandbox].find((one) => one instanceof Error);
   if (failed) return show(result, h("p", { class: "bad", role: "alert" }, failed.message));
-  const known = track.verdict !== "nothing" || sandbox === null;
+  const known = !isUnknown || sandbox === null;
   const owner = known ? wanted : sandbox.sandbox.track;
-  const [held, places, letters] = await Promise.all([
-    known && track.sandbox ? get(`sandboxes/${part(track.sandbox.sandbox_id)}/history`).catch(() => null) : null,
-    track.verdict === "waits" ? get("waiting", { track: wanted, limit: LETTERS }) : { waiting: [] },
-    owner ? get("dead-letters", { track: owner, state: "dead", newest_first: true, limit: LETTERS }) : { dead_letters: [] },
-  ]);
+  const held = known && track.sandbox ? await get(`sandboxes/${part(track.sandbox.sandbox_id)}/history`).catch(() => null) : null;
   if (mine !== view.finding) return;
   const story = sandbox ?? held;
-  show(result,
-    known && verdict(app, track, places.waiting),
+  const places = [], letters = [];
+  let looking = true;
+  const draw = () => keepFocus(result, () => show(result,
+    known && verdict(app, track, places),
     died(app, letters),
+    looking && h("p", { class: "muted", role: "status" }, "Looking for places in lines and dead letters …"),
     story && h("section", { class: "panel", "aria-label": "Sandbox" },
       h("header", null, h("h2", null, "Sandbox ", story.sandbox.sandbox_id), state(story.sandbox.status)),
-      h("div", { class: "beside" }, facts(app, story.sandbox), timeline(story))));
+      h("div", { class: "beside" }, facts(app, story.sandbox), timeline(story)))));
+  draw();
+  // One call reads a part of a list: among many others there may be none of the student's in it.
+  const few = (path, query, rows, into) => pages(path, query, null, (page) => {
+    if (mine !== view.finding) return 0;
+    into.push(...page[rows].slice(0, SHOWN - into.length));
+    if (page[rows].length > 0) draw();
+    return SHOWN - into.length;
+  });
+  await Promise.all([
+    ["waits", "unclear"].includes(track.verdict) && known ? few("waiting", { track: wanted }, "waiting", places) : null,
+    owner ? few("dead-letters", { track: owner, state: "dead", newest_first: true }, "dead_letters", letters) : null,
+  ]).finally(() => {
+    looking = false;
+    if (mine === view.finding) draw();
+  });
 }
 
 export default {
