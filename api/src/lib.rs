@@ -175,6 +175,13 @@ fn service(
 ) -> Service {
     let config = &process.config;
     let lines = CachedLines::new(rpc.store.clone(), process.clock.clone(), policy.clone(), config.waiting);
+    let requests = RequestRecords {
+        store: rpc.store.clone(),
+        clock: process.clock.clone(),
+        entropy: process.entropy.clone(),
+        lines: lines.clone(),
+        policy: policy.clone(),
+    };
     Service {
         clock: process.clock.clone(),
         entropy: process.entropy.clone(),
@@ -190,6 +197,7 @@ fn service(
             longest: LabDuration::nearest(config.lease_max.as_secs() / 3_600),
             policy: policy.clone(),
             lines: lines.clone(),
+            records: requests.clone(),
         },
         return_sandbox: ReturnSandbox { rpc: rpc.clone(), wait: config.wait },
         renewals: Renewals {
@@ -200,13 +208,7 @@ fn service(
         },
         quotas: Quotas::new(rpc.store.clone(), policy.clone(), rpc.clock.clone()),
         sandboxes: Sandboxes { store: rpc.store.clone(), clock: process.clock.clone() },
-        requests: RequestRecords {
-            store: rpc.store.clone(),
-            clock: process.clock.clone(),
-            entropy: process.entropy.clone(),
-            lines: lines.clone(),
-            policy: policy.clone(),
-        },
+        requests,
         operator: Operator {
             rpc: rpc.clone(),
             wait: config.wait,

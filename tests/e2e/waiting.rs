@@ -1,9 +1,12 @@
 //! Waiting: requests that found nothing stand in lines, and what arrives is dealt to them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::table::now_s;
 use broker_tests::{Answer, Broker, Call, Setup, story, together, wait_for_condition};
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::count;
@@ -101,6 +104,40 @@ async fn a_call_that_is_held_while_it_waits_is_answered_with_its_sandbox() {
             }
         }
         assert_eq!(counted.into_values().collect::<Vec<_>>(), [0.0, 0.0, 1.0], "latency, ran out, waiting");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_held_call_whose_request_is_cancelled_by_an_operator_is_told_so_and_not_that_it_is_queued() {
+    story(setup().apis(1).workers(1), async |broker| {
+        let held = |track: &str, wait: u32| {
+            let call = broker.allocate(track).wait(wait).json(&json!({ "max_wait_s": 600 }));
+            tokio::spawn(call.send())
+        };
+        let is_parked = async || {
+            wait_for_condition("it to be parked", async || {
+                let keys = broker.table().keys("LINE#").await;
+                if keys.len() == 1 { Ok(()) } else { Err(keys) }
+            })
+            .await;
+        };
+        let is_told = |told: Answer| {
+            let told = told.expect_problem(503, "UNAVAILABLE");
+            assert!(told.text.contains("was cancelled"), "{told:#?}");
+        };
+        // A command sends no reply: the call finds it when its wait is over.
+        let by_command = held("student-1", 8);
+        is_parked().await;
+        broker.cli_ok(&["waiting", "cancel", "--all"]).await;
+        is_told(by_command.await.expect("an answer"));
+        // The process that holds the call knows at once.
+        let by_api = held("student-2", 50);
+        is_parked().await;
+        let cancel = broker.balanced().call(Method::POST, "/v1/admin/waiting/cancel?all=true");
+        cancel.token(ADMIN_TOKEN).send().await.expect_status(200);
+        let told = tokio::time::timeout(Duration::from_secs(30), by_api).await;
+        is_told(told.expect("long before the end of its wait").expect("an answer"));
     })
     .await;
 }

@@ -141,9 +141,13 @@ async fn a_line_for_which_nothing_arrives_ends_by_its_deadlines_and_says_so() {
             call.json(&json!({ "max_wait_s": WAIT })).send()
         });
         assert_eq!(count(&together(calls.collect::<Vec<_>>()).await, 202), MANY);
-        let held = held.await.expect("an answer").expect_status(202);
-        let ended = broker.outcome(held.must_have("location"), "held").await;
+        // Not that it is queued, and the same that it is told when it asks.
+        let held = held.await.expect("an answer").expect_problem(503, "UNAVAILABLE");
+        assert!(held.text.contains("Nothing became free before the deadline"), "{held:#?}");
+        let location = format!("/v1/requests/{}", held.must_have("x-request-id"));
+        let ended = broker.request(&location, "held").send().await.expect_status(200);
         assert_eq!(ended.text_of("status"), "expired", "{ended:#?}");
+        assert_eq!(ended.json["response"]["body"], held.json);
         let table = broker.table();
         // Nobody asks for them: their workers end them.
         wait_for_condition("every place to be left", async || {

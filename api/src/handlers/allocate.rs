@@ -15,13 +15,14 @@ use broker_store::{FollowedPolicy, StoreError};
 use http::HeaderMap;
 use http::request::Parts;
 
+use crate::handlers::request::{RequestRecords, line_in_words};
 use crate::metrics;
 use crate::request::auth::TrackCaller;
 use crate::request::body::{AllocateBody, MaxWait};
 use crate::request::prefer::Preferences;
 use crate::request::{flavour, headers};
-use crate::response::Response;
 use crate::response::problem::Problem;
+use crate::response::{Content, Response, outcome};
 use crate::rpc::{Progress, RequestReply};
 use crate::waiting::CachedLines;
 
@@ -39,6 +40,7 @@ pub(crate) struct Allocate {
     pub(crate) longest: LabDuration,
     pub(crate) policy: FollowedPolicy,
     pub(crate) lines: CachedLines,
+    pub(crate) records: RequestRecords,
 }
 
 impl Allocate {
@@ -100,14 +102,19 @@ impl Allocate {
         let until = if preferences.said { times.deadline } else { times.reply_by };
         self.rpc.backlog.admit(until.since(times.enqueued_at).max(LEAST_PATIENCE))?;
         let request = Request::Allocate(request);
-        let called = if preferences.respond_async {
-            self.rpc.enqueue(&request, &tenant).await
+        let (called, stood_in) = if preferences.respond_async {
+            (self.rpc.enqueue(&request, &tenant).await, None)
         } else {
-            self.rpc.call(&request, &tenant).await
+            let called = self.rpc.call(&request, &tenant).await;
+            if may_wait { self.at_the_end_of_its_wait(called, id).await } else { (called, None) }
         };
         let answered = called.and_then(|answered| {
             let mut answer = super::answer(&answered, id, preferences)?;
             answer.may_wait = may_wait;
+            if let (Progress::Ended(Outcome::Expired), Some(line)) = (&answered, &stood_in) {
+                let told = outcome::in_vain(&line_in_words(line, &policy));
+                answer.content = Content::Problem(told.body(id));
+            }
             if by_prefix && matches!(answered, Progress::Ended(Outcome::NoSandboxes)) {
                 answer.outcome = NO_PREFIX_MATCH.into();
             }
@@ -117,6 +124,26 @@ impl Allocate {
             metrics::allocated_of(flavour, &answered);
         }
         answered
+    }
+
+    /// The progress of the request `id`, which is recorded, when its call waits no more; and in which line it stood, if it has
+    /// ended without a reply: the reply is late or lost, an operator cancelled it, or its time in the line is over.
+    async fn at_the_end_of_its_wait(
+        &self,
+        called: Result<Progress, Problem>,
+        id: RequestId,
+    ) -> (Result<Progress, Problem>, Option<Line>) {
+        if !matches!(called, Ok(Progress::StillQueued)) {
+            return (called, None);
+        }
+        match self.records.end_of(id).await {
+            Ok(Some((outcome, stood_in))) => (Ok(Progress::Ended(outcome)), stood_in),
+            Ok(None) => (called, None),
+            Err(error) => {
+                tracing::info!(request_id = %id, "the record was not read when the wait was over: {error}");
+                (called, None)
+            }
+        }
     }
 
     /// The live lease of `lease_key`. What is refused because of settings or the policy is not refused to a key that holds a

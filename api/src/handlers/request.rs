@@ -33,6 +33,7 @@ use crate::waiting::{CachedLines, told, waited};
 const CLAIM_UNDER_WAY: Duration = Duration::from_secs(10);
 
 /// The handler of request records.
+#[derive(Clone)]
 pub(crate) struct RequestRecords {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
@@ -87,6 +88,17 @@ impl RequestRecords {
                 Err(not_cancellable(format!("It has ended: {}.", ended.as_str())))
             }
         }
+    }
+
+    /// How a recorded request has ended, if it has, and in which line it stood. For its own call, which waits no more: as its
+    /// `GET` would tell.
+    pub(crate) async fn end_of(&self, id: RequestId) -> Result<Option<(Outcome, Option<Line>)>, StoreError> {
+        let Some(record) = self.store.requests.get(id).await? else { return Ok(None) };
+        let stood_in = record.parked.clone();
+        Ok(match self.completed(record).await? {
+            RequestState::Ended(outcome) => Some((outcome, stood_in)),
+            RequestState::Queued => None,
+        })
     }
 
     /// The record of `request`, if it is one of `track`.
@@ -170,7 +182,7 @@ impl RequestRecords {
 }
 
 /// What those in `line` wait for.
-fn line_in_words(line: &Line, policy: &Policy) -> String {
+pub(crate) fn line_in_words(line: &Line, policy: &Policy) -> String {
     match (&line.prefix, policy.flavour_with(line.prefix.as_ref())) {
         (Some(_), Some((name, _))) => format!("the flavour {name}"),
         (Some(prefix), None) => format!("sandboxes whose names begin with {}", prefix.as_str()),

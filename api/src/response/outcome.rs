@@ -108,12 +108,17 @@ pub(crate) fn waiting(told: WaitingBody, standing: Standing, id: RequestId) -> R
     Response::json(StatusCode::OK, json!(report), "waiting").retry_after(standing.ask_again_after_s())
 }
 
-/// The state of request `id`, which stood in the line of `line` until its deadline.
-pub(crate) fn waited_in_vain(line: &str, id: RequestId) -> Response {
+/// The end of a request that stood in the line of `line` until its deadline.
+pub(crate) fn in_vain(line: &str) -> Problem {
     let message = format!(
         "Nothing became free before the deadline that was asked for; until then the request stood in the line of {line}. Nothing was done."
     );
-    let problem = Problem::new(Code::Unavailable, message);
+    Problem::new(Code::Unavailable, message)
+}
+
+/// The state of request `id`, which stood in the line of `line` until its deadline.
+pub(crate) fn waited_in_vain(line: &str, id: RequestId) -> Response {
+    let problem = in_vain(line);
     let status = RequestState::Ended(Outcome::Expired).as_str();
     let response = StoredAnswer { status: problem.status().as_u16(), body: problem.body(id) };
     let report =

@@ -168,9 +168,16 @@ impl RequestReply {
     /// Takes back a recorded request that was not sent, as `refused` says. SQS may have the message all the same: if the record is
     /// cancelled, it never claims, and a 503 is true; if a worker was faster, the 202 is.
     async fn take_back(&self, record: &PersistedRequest, refused: Problem) -> Result<Progress, Problem> {
-        match retry_on_conflict(&self.entropy, || self.store.requests.cancel(record.request_id)).await {
+        let id = record.request_id;
+        match retry_on_conflict(&self.entropy, || self.store.requests.cancel(id)).await {
             Ok(Write::Applied) => Err(refused),
-            Ok(Write::Rejected(())) => Ok(Progress::StillQueued),
+            Ok(Write::Rejected(())) => match self.store.requests.get(id).await {
+                // Our own write, which was retried.
+                Ok(Some(PersistedRequest { state: RequestState::Ended(Outcome::Cancelled), .. })) => {
+                    Err(refused)
+                }
+                Ok(_) | Err(_) => Ok(Progress::StillQueued),
+            },
             Err(not_cancelled) => Err(Problem::from(not_cancelled)),
         }
     }
@@ -191,7 +198,7 @@ impl RequestReply {
     }
 
     /// Records a request that outlasted its caller's wait, and lets its waiter linger. One that is recorded already needs neither:
-    /// its outcome is stored in the claim's own write, or before it is told.
+    /// its outcome is stored in the claim's own write, or before it is told, and its handler reads the record.
     async fn leave(
         &self,
         waiter: Waiter,

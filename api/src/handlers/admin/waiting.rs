@@ -4,8 +4,8 @@
 //! `next_cursor`, and a cancellation that says `more` is continued by the same call behind its `next_cursor`: a line stays
 //! listed for a while when nobody waits in it any more, so that a call from the beginning would read the same lines again.
 
-use broker_domain::{FlavourName, NamePrefix, RequestId, TenantName, TrackId};
-use broker_messages::summarize;
+use broker_domain::{FlavourName, NamePrefix, Outcome, RequestId, TenantName, TrackId};
+use broker_messages::{Reply, summarize};
 use broker_store::waiting::{self, WaitingFilter, WaitingPage};
 use broker_store::{Act, AuditLine, PageKey};
 use http::StatusCode;
@@ -112,7 +112,11 @@ impl Operator {
                     let cancelled = waiting::cancel(&self.rpc.store, &self.entropy, place).await;
                     let before = |error| Problem::from(error).after(report.cancelled, report.found);
                     match cancelled.map_err(before)? {
-                        true => report.cancelled += 1,
+                        true => {
+                            // A call that this process holds for it; another process finds it at the end of the wait.
+                            self.rpc.replies.deliver(Reply::new(place.request_id, Outcome::Cancelled));
+                            report.cancelled += 1;
+                        }
                         false => report.ended += 1,
                     }
                 }
