@@ -44,7 +44,7 @@ pub(crate) struct Door {
     pub(crate) own_pages: Option<OwnPages>,
 }
 
-/// The routes of a listener. Liveness and readiness are told at every one.
+/// The routes of a listener. Liveness, readiness and the documentation of its routes are told at every one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Audience {
     /// All of them.
@@ -56,11 +56,13 @@ pub(crate) enum Audience {
 }
 
 impl Audience {
-    const fn include(self, route: Route) -> bool {
+    pub(crate) const fn include(self, route: Route) -> bool {
+        let is_everywhere =
+            matches!(route, Route::Health | Route::Ready | Route::OpenApi | Route::Docs | Route::DocsFile);
         match self {
             Self::Everybody => true,
-            Self::Platforms => route.is_public() || matches!(route, Route::Health | Route::Ready),
-            Self::Operators => !route.is_public(),
+            Self::Platforms => is_everywhere || route.is_public(),
+            Self::Operators => is_everywhere || !route.is_public(),
         }
     }
 }
@@ -165,15 +167,15 @@ impl Service {
         }
         let trace = line.trace();
         // It is as large as the largest of all handlers: each move of it would copy that.
-        let dispatched = Box::pin(self.dispatch(route, &in_path, id, head, body, line));
+        let dispatched = Box::pin(self.dispatch((route, &in_path), door.answers, id, head, body, line));
         trace::within(trace, dispatched).await
     }
 
-    /// Every route and its handler.
+    /// Every route and its handler, at a listener for `audience`.
     async fn dispatch(
         &self,
-        route: Route,
-        in_path: &str,
+        (route, in_path): (Route, &str),
+        audience: Audience,
         id: RequestId,
         head: &Parts,
         body: Incoming,
@@ -183,7 +185,7 @@ impl Service {
             Route::Health => Ok(self.health.alive()),
             Route::Ready => Ok(self.health.ready()),
             Route::Metrics => Ok(self.health.metrics()),
-            Route::OpenApi => Ok(docs::document()),
+            Route::OpenApi => Ok(docs::document(audience)),
             Route::Docs => Ok(docs::page()),
             Route::DocsFile => docs::file(in_path),
             Route::Console => Ok(console::page()),

@@ -18,19 +18,19 @@ async fn platforms_and_operators_have_a_listener_each() {
         let operators = Api::new(&broker.api_process(0).listening("api listening for operators").await);
         let get =
             async |api: &Api, path: &str| api.call(Method::GET, path).token(ADMIN_TOKEN).send().await.status;
-        for path in [
-            "/metrics",
-            "/v1/docs",
-            "/v1/openapi.json",
-            "/v1/admin/stats",
-            "/v1/admin/dead-letters",
-            "/console",
-        ] {
+        for path in ["/metrics", "/v1/admin/stats", "/v1/admin/dead-letters", "/console"] {
             assert_eq!(get(&public, path).await, 404, "{path}");
             assert_eq!(get(&operators, path).await, 200, "{path}");
         }
-        for api in [&public, &operators] {
-            assert_eq!((get(api, "/healthz").await, get(api, "/readyz").await), (200, 200));
+        for (api, theirs, others) in
+            [(&public, "/v1/allocate", "/v1/admin/stats"), (&operators, "/v1/admin/stats", "/v1/allocate")]
+        {
+            for path in ["/healthz", "/readyz", "/v1/docs", "/v1/docs/start.js"] {
+                assert_eq!(get(api, path).await, 200, "{path}");
+            }
+            let document = api.call(Method::GET, "/v1/openapi.json").send().await.expect_status(200);
+            let told = &document.json["paths"];
+            assert!(told[theirs].is_object() && told[others].is_null(), "{:?}", told.as_object());
         }
         let run = public.call(Method::POST, "/v1/admin/sync").token(ADMIN_TOKEN).send().await;
         run.expect_problem(404, "NOT_FOUND");

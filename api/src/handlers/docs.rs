@@ -11,6 +11,7 @@ use crate::openapi;
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
 use crate::response::{Content, Response};
+use crate::service::Audience;
 
 /// What a page may load: its own files, and this API. Swagger UI sets `style` attributes and has its icons in its style
 /// sheet.
@@ -19,9 +20,9 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
 /// Files change only with the executable.
 const KEPT: &str = "public, max-age=3600";
 
-/// The OpenAPI document.
-pub(crate) fn document() -> Response {
-    shown("application/json", openapi::text(), "document")
+/// The OpenAPI document of what a listener for `audience` answers.
+pub(crate) fn document(audience: Audience) -> Response {
+    shown("application/json", openapi::text(audience), "document")
 }
 
 /// The page.
@@ -71,6 +72,6 @@ mod tests {
         assert_eq!(bundle.headers()[header::CACHE_CONTROL], KEPT);
         assert!(bundle.body().starts_with(&[0x1f, 0x8b]));
         assert_eq!(file("../Cargo.toml").unwrap_err().code(), Code::NotFound);
-        assert_eq!(document().into_http(id).headers()[header::CACHE_CONTROL], "no-store");
+        assert_eq!(document(Audience::Everybody).into_http(id).headers()[header::CACHE_CONTROL], "no-store");
     }
 }

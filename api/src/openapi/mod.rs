@@ -6,9 +6,9 @@
 //! | `operation` | the builder of an operation: security, common errors |
 //! | `parameters`, `headers` | parameters of requests; headers of responses |
 //!
-//! Invariant: the document has every route of [`Route::ALL`] under its own method, and nothing else. The snapshot
-//! `openapi.json` beside this file shows reviewers and clients every change; a test compares. Requests are not checked
-//! against the document.
+//! Invariant: the document has every route of [`Route::ALL`] under its own method, and nothing else; where platforms and operators
+//! have a listener each, a listener's document has the routes that it answers. The snapshot `openapi.json` beside this file shows
+//! reviewers and clients every change of the whole; a test compares. Requests are not checked against the document.
 
 mod headers;
 mod operation;
@@ -20,6 +20,7 @@ mod supply;
 mod tenants;
 mod waiting;
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -27,6 +28,7 @@ use serde_json::{Map, Value, json};
 
 use self::operation::Components;
 use crate::routes::Route;
+use crate::service::Audience;
 
 /// The security schemes of platforms and operators.
 const PLATFORM: &str = "platform";
@@ -40,20 +42,58 @@ const ABOUT: &str = "Hands out pre-created sandboxes from a pool and takes them 
     an error of the broker. Of wrong tokens from one address 100 at once and 5 a second are 401, more are 429 \
     `RATE_LIMIT_EXCEEDED` with `Retry-After`; a right token is not held back by them.";
 
-/// The document as it is served: made once, at the first request.
-pub(crate) fn text() -> Bytes {
-    static TEXT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(document().to_string()));
-    TEXT.clone()
+/// The document as a listener for `audience` serves it: made once, at the first request.
+pub(crate) fn text(audience: Audience) -> Bytes {
+    static EVERYBODYS: LazyLock<Bytes> = LazyLock::new(|| written(Audience::Everybody));
+    static PLATFORMS: LazyLock<Bytes> = LazyLock::new(|| written(Audience::Platforms));
+    static OPERATORS: LazyLock<Bytes> = LazyLock::new(|| written(Audience::Operators));
+    match audience {
+        Audience::Everybody => EVERYBODYS.clone(),
+        Audience::Platforms => PLATFORMS.clone(),
+        Audience::Operators => OPERATORS.clone(),
+    }
 }
 
-/// The document.
-fn document() -> Value {
+fn written(audience: Audience) -> Bytes {
+    Bytes::from(document(audience).to_string())
+}
+
+/// The document of the routes for `audience`, with the tags and the kinds of tokens that these have.
+fn document(audience: Audience) -> Value {
     let mut parts = Components::new();
     let mut paths: Map<String, Value> = Map::new();
-    for route in Route::ALL {
+    let mut used = BTreeSet::new();
+    for route in Route::ALL.into_iter().filter(|route| audience.include(*route)) {
+        let operation = operations::operation(route, &mut parts);
+        let tags = operation["tags"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        used.extend(tags.map(str::to_owned));
+        used.extend(operation["security"][0].as_object().into_iter().flat_map(Map::keys).cloned());
         let path = paths.entry(route.template()).or_insert_with(|| json!({}));
-        path[route.method().as_str().to_ascii_lowercase()] = operations::operation(route, &mut parts);
+        path[route.method().as_str().to_ascii_lowercase()] = operation;
     }
+    let mut tags = vec![
+        json!({ "name": operation::TRACK, "description": "Requests of a platform on behalf of its tracks." }),
+        json!({ "name": operation::ADMIN, "description": "Requests of operators." }),
+        json!({ "name": operations::PROCESS, "description": "Probes, metrics and documentation. No token is required." }),
+    ];
+    tags.retain(|tag| tag["name"].as_str().is_some_and(|name| used.contains(name)));
+    let schemes = [
+        (
+            PLATFORM,
+            "A token of `BROKER_TRACK_TOKENS`. It authenticates the platform; which track it acts for is its assertion.",
+        ),
+        (
+            OPERATOR,
+            "A token of `BROKER_ADMIN_TOKENS`. One that is configured as `name:ro=token` is read-only: it is answered 403 \
+             `FORBIDDEN` by every operation that changes something.",
+        ),
+    ];
+    let schemes = schemes.into_iter().filter(|(name, _)| used.contains(*name));
+    let schemes: Map<String, Value> = schemes
+        .map(|(name, what)| {
+            (name.to_owned(), json!({ "type": "http", "scheme": "bearer", "description": what }))
+        })
+        .collect();
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -63,26 +103,9 @@ fn document() -> Value {
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "servers": [{ "url": "/" }],
-        "tags": [
-            { "name": operation::TRACK, "description": "Requests of a platform on behalf of its tracks." },
-            { "name": operation::ADMIN, "description": "Requests of operators." },
-            { "name": operations::PROCESS, "description": "Probes, metrics and documentation. No token is required." },
-        ],
+        "tags": tags,
         "paths": paths,
-        "components": parts.finish(&json!({
-            PLATFORM: {
-                "type": "http",
-                "scheme": "bearer",
-                "description": "A token of `BROKER_TRACK_TOKENS`. It authenticates the platform; which track it acts for is \
-                                its assertion.",
-            },
-            OPERATOR: {
-                "type": "http",
-                "scheme": "bearer",
-                "description": "A token of `BROKER_ADMIN_TOKENS`. One that is configured as `name:ro=token` is read-only: it is \
-                                answered 403 `FORBIDDEN` by every operation that changes something.",
-            },
-        })),
+        "components": parts.finish(&schemes.into()),
     })
 }
 

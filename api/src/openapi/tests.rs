@@ -13,6 +13,11 @@ use crate::routes;
 const METHODS: [Method; 7] =
     [Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::OPTIONS, Method::PATCH, Method::TRACE];
 
+/// The document of all routes.
+fn whole() -> Value {
+    document(Audience::Everybody)
+}
+
 /// Every (method, path, operation) of the document.
 fn operations(document: &Value) -> Vec<(Method, String, Value)> {
     let paths = document["paths"].as_object().unwrap();
@@ -47,7 +52,7 @@ fn resolved<'d>(document: &'d Value, value: &'d Value) -> &'d Value {
 
 #[test]
 fn the_snapshot_in_the_tree_is_what_is_served() {
-    let served: Value = serde_json::from_slice(&text()).unwrap();
+    let served: Value = serde_json::from_slice(&text(Audience::Everybody)).unwrap();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/openapi/openapi.json");
     let known = std::fs::read_to_string(&file).unwrap_or_default();
     let now = format!("{served:#}\n");
@@ -61,7 +66,7 @@ fn the_snapshot_in_the_tree_is_what_is_served() {
 #[test]
 fn every_route_is_documented_and_nothing_else() {
     let documented: BTreeSet<_> =
-        operations(&document()).into_iter().map(|(method, path, _)| (method.to_string(), path)).collect();
+        operations(&whole()).into_iter().map(|(method, path, _)| (method.to_string(), path)).collect();
     let routes: BTreeSet<_> = Route::ALL
         .into_iter()
         .map(|route| (route.method().to_string(), route.template().to_owned()))
@@ -79,7 +84,7 @@ fn every_route_is_documented_and_nothing_else() {
 
 #[test]
 fn an_operation_tells_its_path_parameters_and_has_an_id_of_its_own() {
-    let document = document();
+    let document = whole();
     let mut ids = BTreeSet::new();
     for (_, path, operation) in operations(&document) {
         let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
@@ -98,7 +103,7 @@ fn an_operation_tells_its_path_parameters_and_has_an_id_of_its_own() {
 
 #[test]
 fn a_route_takes_a_query_if_it_tells_one() {
-    let document = document();
+    let document = whole();
     for route in Route::ALL {
         let method = route.method().as_str().to_ascii_lowercase();
         let parameters = &document["paths"][route.template()][method]["parameters"];
@@ -109,7 +114,7 @@ fn a_route_takes_a_query_if_it_tells_one() {
 
 #[test]
 fn every_code_is_told_under_its_own_status() {
-    let document = document();
+    let document = whole();
     let mut told = BTreeSet::new();
     for (_, path, operation) in operations(&document) {
         for (status, response) in operation["responses"].as_object().unwrap() {
@@ -132,13 +137,34 @@ fn every_code_is_told_under_its_own_status() {
 }
 
 #[test]
-fn every_reference_leads_somewhere() {
-    let document = document();
-    let mut references = Vec::new();
-    all(&document, "$ref", &mut references);
-    assert!(references.len() > 20, "{references:?}");
-    for reference in references {
-        let pointer = reference.as_str().unwrap().strip_prefix('#').unwrap();
-        assert!(document.pointer(pointer).is_some(), "{reference}");
+fn every_reference_and_every_link_of_each_listeners_document_leads_somewhere() {
+    for document in [Audience::Everybody, Audience::Platforms, Audience::Operators].map(document) {
+        let mut references = Vec::new();
+        all(&document, "$ref", &mut references);
+        assert!(references.len() > 20, "{references:?}");
+        for reference in references {
+            let pointer = reference.as_str().unwrap().strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+        let operations = operations(&document);
+        let ids: BTreeSet<_> = operations.iter().map(|(.., told)| told["operationId"].to_string()).collect();
+        for (.., operation) in &operations {
+            let mut linked = Vec::new();
+            all(&operation["responses"], "operationId", &mut linked);
+            assert!(linked.iter().all(|id| ids.contains(&id.to_string())), "{linked:?}");
+        }
     }
+}
+
+#[test]
+fn a_listener_tells_the_routes_that_it_answers_and_no_others() {
+    let paths = |audience| -> BTreeSet<String> {
+        operations(&document(audience)).into_iter().map(|(_, path, _)| path).collect()
+    };
+    let (platforms, operators) = (paths(Audience::Platforms), paths(Audience::Operators));
+    assert!(platforms.contains("/v1/allocate") && !platforms.iter().any(|path| path.contains("admin")));
+    assert!(operators.contains("/v1/admin/stats") && !operators.contains("/v1/allocate"));
+    let both: Vec<_> = platforms.intersection(&operators).map(String::as_str).collect();
+    assert_eq!(both, ["/healthz", "/readyz", "/v1/docs", "/v1/docs/{file}", "/v1/openapi.json"]);
+    assert_eq!(&platforms | &operators, paths(Audience::Everybody));
 }

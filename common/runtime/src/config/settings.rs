@@ -91,7 +91,7 @@ pub const SETTINGS: &[Setting] = &[
         "BROKER_ADMIN_LISTEN",
         "",
         "address:port",
-        "where the API serves operators and machines: admin routes, docs, /metrics, probes; BROKER_LISTEN then serves platforms (and /healthz, /readyz) only. Unset: one port for all",
+        "where the API serves operators and machines: admin routes, console, /metrics; BROKER_LISTEN then serves platforms only. Each also serves /healthz, /readyz and the docs of its own routes. Unset: one port for all",
     ),
     Setting::new(
         "BROKER_METRICS_LISTEN",
