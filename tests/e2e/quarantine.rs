@@ -140,3 +140,29 @@ async fn a_large_quarantine_is_listed_by_its_longest_and_says_that_there_is_more
     })
     .await;
 }
+
+#[tokio::test]
+async fn over_http_as_many_leave_as_a_call_has_time_for_and_the_same_call_goes_on() {
+    const MANY: usize = 1_004;
+    story(Setup::new().pool(MANY), async |broker| {
+        let ids: Vec<_> = (0..MANY).map(|n| format!("seed-{n:06}")).collect();
+        let mut add: Vec<&str> = vec!["quarantine", "add", "--why", "a drill"];
+        add.extend(ids.iter().map(String::as_str));
+        broker.cli_ok(&add).await;
+        broker.lists_are_current().await;
+        let (mut parts, mut left) = (Vec::new(), MANY as u64);
+        loop {
+            let told = admin(broker, Method::POST, "/retire?all=true").await.expect_status(200);
+            assert!(told.number_of("selected") == left, "{left}: {}", told.text);
+            parts.push(told.number_of("done"));
+            left -= told.number_of("done");
+            broker.lists_are_current().await;
+            if told.json["more"] == json!(false) {
+                break;
+            }
+        }
+        assert!(parts.len() > 1 && parts.iter().all(|part| (1..=1_000).contains(part)), "{parts:?}");
+        assert_eq!((left, broker.stats().await.quarantined), (0, 0));
+    })
+    .await;
+}

@@ -50,8 +50,13 @@ async function ask(app, act, selection, what) {
   const dialog = h("dialog", { "aria-labelledby": "quarantine-title", onclose: () => dialog.remove() });
   const go = async () => {
     dialog.close();
-    const { body: done } = await post(`quarantine/${act}`, selection);
-    app.say(`${number(done.done)} of ${number(done.selected)} ${act}d.`);
+    // A call lets go of a bounded number: as long as there are more, it is made again.
+    let [done, part] = [0, null];
+    do {
+      ({ body: part } = await post(`quarantine/${act}`, selection));
+      done += part.done;
+      app.say(`${number(done)} of ${number(done + part.selected - part.done)} ${act}d${part.more ? " …" : "."}`);
+    } while (part.more && part.done > 0);
     await read();
   };
   show(dialog,

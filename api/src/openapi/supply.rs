@@ -8,6 +8,10 @@ use crate::request::parameters as query;
 use crate::response::bodies::{QuarantineList, QuarantineReportBody, RefillBody, RefillList};
 use crate::response::codes::Code;
 
+/// How an act goes on that was not done with all at once.
+const GOES_ON: &str = "By `cause` or `all` a call acts on 1,000 at most, for no longer than its caller waits; if the response has \
+                       `more`, the same call continues.";
+
 pub(super) fn refill(parts: &mut Components) -> Value {
     Operation::by_operator(parts, ADMIN, "listRefill", "Lists what flavours are short of, and why")
         .answers::<RefillList>(200, "The flavours that the policy refills.", &[])
@@ -41,14 +45,17 @@ pub(super) fn add_to_quarantine(parts: &mut Components) -> Value {
 
 pub(super) fn release_from_quarantine(parts: &mut Components) -> Value {
     act(parts, "releaseFromQuarantine", "Lets sandboxes in quarantine go, into the pool")
-        .says("Not those that were ever handed out: they can only be retired.")
+        .says(&format!("Not those that were ever handed out: they can only be retired. {GOES_ON}"))
         .takes_query(query::LEAVING)
+        .takes(parameters::prefer())
         .finish()
 }
 
 pub(super) fn retire_from_quarantine(parts: &mut Components) -> Value {
     act(parts, "retireFromQuarantine", "Has sandboxes in quarantine deleted at the provider")
+        .says(GOES_ON)
         .takes_query(query::LEAVING)
+        .takes(parameters::prefer())
         .finish()
 }
 

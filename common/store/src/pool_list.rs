@@ -33,6 +33,9 @@ const LISTED: [Status; 8] = [
 /// Rows of the index that one read looks at for names that are wanted.
 const LOOKED_AT: usize = 1_000;
 
+/// A sandbox that was asked for, and its record, none, or why it was not read.
+pub(crate) type LookedUp = (SandboxId, Result<Option<Record>, StoreError>);
+
 /// A row of the index.
 #[derive(Clone, Debug)]
 pub(crate) struct IndexRow {

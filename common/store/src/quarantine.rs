@@ -1,19 +1,25 @@
 //! Operators' acts on the quarantine: the same code for `broker quarantine` and `/v1/admin/quarantine`.
 //!
 //! Invariant: what was ever handed out leaves the quarantine for its deletion only. What is released is arriving; a worker
-//! serves it, or it is offered at once where no gate is asked.
+//! serves it, or it is offered at once where no gate is asked. One that cannot be read stays, is named, and stops no other.
 
 use std::fmt;
+use std::ops::ControlFlow;
 
 use broker_domain::{Quarantine, QuarantineCause, SandboxId, Status, Timestamp};
 use broker_runtime::crash_points::{self, Point};
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::pool_list::LookedUp;
 use crate::{AuditLine, Candidate, NotDone, Pages, Record, Seen, Store, StoreError, Write, arrivals};
 
 /// How often an act is decided on anew when the sandbox changed at the same moment.
 const TRIES: usize = 5;
+/// Rows of the index in one read.
+const ROWS: usize = 1_000;
+/// Records that are read together: two calls, which others of the process do not wait long for.
+const TOGETHER: usize = 200;
 
 /// An act.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,10 +40,12 @@ pub enum QuarantineAct {
 /// What became of an act.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Quarantined {
-    /// Done, or it was so already: the sandbox as it stands.
+    /// Done, or it was so already: the sandbox as it was found.
     Done(Box<Record>),
     /// There is no such sandbox.
     NotFound,
+    /// It cannot be read: why.
+    Unreadable(String),
     /// Not from this state.
     NotPossible(Status),
     /// It was handed out before: it can only be retired.
@@ -72,43 +80,42 @@ impl QuarantineAct {
         })
     }
 
-    /// What it would do with the sandbox `id`; nothing is written.
-    ///
-    /// # Errors
-    ///
-    /// When the table does not answer.
-    pub async fn look(&self, store: &Store, id: &SandboxId) -> Result<Quarantined, StoreError> {
-        let Some(record) = store.sandboxes.record(id).await? else { return Ok(Quarantined::NotFound) };
-        Ok(self.refusal(&record).unwrap_or_else(|| Quarantined::Done(Box::new(record))))
+    /// What became of a sandbox without a write; its record if a write decides.
+    fn look(
+        &self,
+        found: Result<Option<Record>, StoreError>,
+    ) -> Result<ControlFlow<Quarantined, Record>, StoreError> {
+        match found {
+            Ok(Some(record)) => Ok(match self.refusal(&record) {
+                Some(refusal) => ControlFlow::Break(refusal),
+                None => ControlFlow::Continue(record),
+            }),
+            Ok(None) => Ok(ControlFlow::Break(Quarantined::NotFound)),
+            Err(error @ StoreError::Malformed { .. }) => {
+                Ok(ControlFlow::Break(Quarantined::Unreadable(error.to_string())))
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// Does it with the sandbox `id`, at `now`.
-    ///
-    /// # Errors
-    ///
-    /// When the table does not answer.
-    pub async fn perform(
+    /// Does it with the sandbox that was read as `record`, at `now`.
+    async fn perform(
         &self,
         store: &Store,
-        id: &SandboxId,
+        mut record: Record,
         now: Timestamp,
     ) -> Result<Quarantined, StoreError> {
         for _ in 0..TRIES {
-            let Some(record) = store.sandboxes.record(id).await? else { return Ok(Quarantined::NotFound) };
-            if let Some(refusal) = self.refusal(&record) {
-                return Ok(refusal);
-            }
             match self.write(store, &record, now).await {
-                Ok(Write::Applied) => {
-                    let record = store.sandboxes.record(id).await?;
-                    return Ok(
-                        record.map_or(Quarantined::NotFound, |record| Quarantined::Done(Box::new(record)))
-                    );
-                }
+                Ok(Write::Applied) => return Ok(Quarantined::Done(Box::new(record))),
                 // Read it again.
                 Ok(Write::Rejected(())) | Err(StoreError::Conflict) => {}
                 Err(error) => return Err(error),
             }
+            record = match self.look(store.sandboxes.record(&record.sandbox.id).await)? {
+                ControlFlow::Continue(record) => record,
+                ControlFlow::Break(became) => return Ok(became),
+            };
         }
         Ok(Quarantined::Busy)
     }
@@ -134,7 +141,10 @@ impl QuarantineAct {
                         attributes: None,
                         version: sandbox.version + 1,
                     };
-                    arrivals::offer(store, vec![arrival], now).await?;
+                    // It is released, and a worker serves what is arriving.
+                    if let Err(error) = arrivals::offer(store, vec![arrival], now).await {
+                        tracing::warn!("{} is released and not offered yet: {error}", sandbox.id);
+                    }
                 }
                 Ok(released)
             }
@@ -175,6 +185,8 @@ pub struct QuarantineReport {
     pub already: Vec<QuarantineRefusal>,
     /// Why nothing was done with the others, the first of them.
     pub refused: Vec<QuarantineRefusal>,
+    /// Whether there are more that it can be done with: the same act goes on with those.
+    pub more: bool,
 }
 
 impl QuarantineReport {
@@ -197,6 +209,7 @@ impl QuarantineReport {
                 return Some(NotDone::Unchanged(why));
             }
             Quarantined::NotFound => "there is no such sandbox".to_owned(),
+            Quarantined::Unreadable(why) => why,
             Quarantined::NotPossible(status) => format!("it is {status}"),
             Quarantined::Used => "it was handed out before: it can only be retired".to_owned(),
             Quarantined::Busy => "it changes all the time".to_owned(),
@@ -215,7 +228,7 @@ impl QuarantineReport {
     /// What the audit says of it, as JSON: its counts, or why it was done with none.
     pub fn result(&self) -> String {
         match self.refused.first() {
-            Some(first) if self.done == 0 => {
+            Some(first) if self.done == 0 && !self.more => {
                 let why = if self.selected == 1 {
                     first.why.clone()
                 } else {
@@ -260,30 +273,33 @@ pub struct QuarantineStopped {
     pub source: StoreError,
 }
 
-/// Does `act` with every sandbox of the selection, or tells what it would do.
+/// Tells what `act` would do with every sandbox of the selection; nothing is written.
 ///
 /// # Errors
 ///
-/// When the table does not answer; what was done by then stays, and is counted.
-pub async fn act_on(
+/// When the table does not answer.
+pub async fn foresee(
     store: &Store,
     act: &QuarantineAct,
     selection: QuarantineSelection,
-    dry_run: bool,
     now: Timestamp,
 ) -> Result<QuarantineReport, QuarantineStopped> {
-    let ids = selected(store, selection).await?;
-    let mut report = QuarantineReport { dry_run, selected: ids.len() as u64, ..QuarantineReport::default() };
-    for id in ids {
-        let became = if dry_run { act.look(store, &id).await } else { act.perform(store, &id, now).await };
-        let became = became.map_err(|source| report.stopped(source))?;
+    let mut report = QuarantineReport { dry_run: true, ..QuarantineReport::default() };
+    let found = selected(store, selection).await.map_err(|source| report.stopped(source))?;
+    report.selected = found.len() as u64;
+    for (id, found) in found {
+        let became = match act.look(found).map_err(|source| report.stopped(source))? {
+            ControlFlow::Break(became) => became,
+            ControlFlow::Continue(record) => Quarantined::Done(Box::new(record)),
+        };
         report.count(act, &id, became, now);
     }
     Ok(report)
 }
 
 /// Does `act` with every sandbox of the selection, under the audit line `of_all`. Where that one does not name the sandbox alone,
-/// each has a line of its own besides, which its history shows.
+/// each has a line of its own besides, which its history shows; not one that was not named, and that nothing can be done with.
+/// `goes_on` is asked before each that was not named, with how many were begun: if it says no, the report says that there are more.
 ///
 /// # Errors
 ///
@@ -294,10 +310,25 @@ pub async fn act_under(
     act: &QuarantineAct,
     selection: QuarantineSelection,
     now: Timestamp,
+    goes_on: impl Fn(u64) -> bool,
 ) -> Result<QuarantineReport, QuarantineStopped> {
-    let ids = selected(store, selection).await?;
-    let mut report = QuarantineReport { selected: ids.len() as u64, ..QuarantineReport::default() };
-    for (id, number) in ids.into_iter().zip(1..) {
+    let are_named = matches!(selection, QuarantineSelection::Ids(_));
+    let (mut report, mut begun) = (QuarantineReport::default(), 0);
+    let found = selected(store, selection).await.map_err(|source| report.stopped(source))?;
+    report.selected = found.len() as u64;
+    for ((id, found), number) in found.into_iter().zip(1..) {
+        let looked = act.look(found).map_err(|source| report.stopped(source))?;
+        if !are_named {
+            if let ControlFlow::Break(became) = looked {
+                report.count(act, &id, became, now);
+                continue;
+            }
+            report.more = report.more || !goes_on(begun);
+            if report.more {
+                continue;
+            }
+            begun += 1;
+        }
         let own = (of_all.target != id.as_str()).then(|| AuditLine {
             id: Uuid::from_u128(of_all.id.as_u128().wrapping_add(number)),
             target: id.to_string(),
@@ -306,8 +337,11 @@ pub async fn act_under(
         if let Some(own) = &own {
             store.audit.record(own).await.map_err(|source| report.stopped(source))?;
         }
-        let became = act.perform(store, &id, now).await.map_err(|source| report.stopped(source));
-        let (not_done, stopped) = match became {
+        let became = match looked {
+            ControlFlow::Break(became) => Ok(became),
+            ControlFlow::Continue(record) => act.perform(store, record, now).await,
+        };
+        let (not_done, stopped) = match became.map_err(|source| report.stopped(source)) {
             Ok(became) => (report.count(act, &id, became, now), None),
             Err(stopped) => (Some(NotDone::Failed(stopped.source.to_string())), Some(stopped)),
         };
@@ -321,20 +355,61 @@ pub async fn act_under(
     Ok(report)
 }
 
-/// The sandboxes of a selection.
-async fn selected(
-    store: &Store,
-    selection: QuarantineSelection,
-) -> Result<Vec<SandboxId>, QuarantineStopped> {
+/// The sandboxes of a selection. One that cannot be read may be of any cause.
+async fn selected(store: &Store, selection: QuarantineSelection) -> Result<Vec<LookedUp>, StoreError> {
     let cause = match selection {
-        QuarantineSelection::Ids(ids) => return Ok(ids),
+        QuarantineSelection::Ids(ids) => return look_up(store, &ids).await,
         QuarantineSelection::All(cause) => cause,
     };
-    let is_of = |record: &Record| {
+    in_quarantine(store, |record| {
         cause.is_none_or(|cause| record.quarantine.as_ref().is_some_and(|q| q.cause == cause))
-    };
-    let all = list(store).await.map_err(|source| QuarantineStopped { done: 0, selected: 0, source })?;
-    Ok(all.into_iter().filter(is_of).map(|record| record.sandbox.id).collect())
+    })
+    .await
+}
+
+/// What is in quarantine and wanted, the longest first, and what the index lists there and cannot be read.
+async fn in_quarantine(
+    store: &Store,
+    is_wanted: impl Fn(&Record) -> bool,
+) -> Result<Vec<LookedUp>, StoreError> {
+    let (sandboxes, mut rows) = (&store.sandboxes, Vec::new());
+    for shard in 0..store.shards() {
+        let mut pages =
+            Pages::new(|after| sandboxes.indexed((Status::Quarantined, shard), None, after, ROWS));
+        while let Some(page) = pages.next().await? {
+            rows.extend(page.into_iter().map(|row| (row.place.key, row.place.id)));
+        }
+    }
+    // The index sorts them by when they came there.
+    rows.sort();
+    let ids: Vec<_> = rows.into_iter().map(|(_, id)| id).collect();
+    let mut found = look_up(store, &ids).await?;
+    // The index may be a moment behind.
+    let is_there = |record: &Record| record.sandbox.status == Status::Quarantined && is_wanted(record);
+    found.retain(|(_, found)| match found {
+        Ok(record) => record.as_ref().is_some_and(is_there),
+        Err(_) => true,
+    });
+    Ok(found)
+}
+
+/// What is at each of `ids`; the only errors in it are of what cannot be read.
+async fn look_up(store: &Store, ids: &[SandboxId]) -> Result<Vec<LookedUp>, StoreError> {
+    let mut looked_up = Vec::with_capacity(ids.len());
+    for some in ids.chunks(TOGETHER) {
+        for (id, found) in store.sandboxes.look_up(some.to_vec()).await {
+            let found = match found {
+                // DynamoDB left it for another call.
+                Err(StoreError::Conflict) => store.sandboxes.record(&id).await,
+                found => found,
+            };
+            match found {
+                Ok(_) | Err(StoreError::Malformed { .. }) => looked_up.push((id, found)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(looked_up)
 }
 
 /// At most `most` sandboxes in quarantine, those that have been there longest, and whether there are more. One page of the index
@@ -362,23 +437,30 @@ pub async fn longest(store: &Store, most: usize) -> Result<(Vec<Record>, bool), 
     Ok((found, more))
 }
 
-/// Every sandbox in quarantine, the longest first.
+/// What is in quarantine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InQuarantine {
+    /// The sandboxes, the longest first.
+    pub records: Vec<Record>,
+    /// Those that cannot be read, and why.
+    pub unreadable: Vec<QuarantineRefusal>,
+}
+
+/// Every sandbox in quarantine.
 ///
 /// # Errors
 ///
 /// When the table does not answer.
-pub async fn list(store: &Store) -> Result<Vec<Record>, StoreError> {
-    let mut found = Vec::new();
-    for shard in 0..store.shards() {
-        let mut pages = Pages::new(|after| store.sandboxes.listed(Status::Quarantined, shard, after));
-        while let Some(candidates) = pages.next().await? {
-            for candidate in candidates {
-                let record = store.sandboxes.record(&candidate.sandbox_id).await?;
-                // The index may be a moment behind.
-                found.extend(record.filter(|record| record.sandbox.status == Status::Quarantined));
+pub async fn list(store: &Store) -> Result<InQuarantine, StoreError> {
+    let mut listed = InQuarantine::default();
+    for (id, found) in in_quarantine(store, |_| true).await? {
+        match found {
+            Ok(record) => listed.records.extend(record),
+            Err(error) => {
+                let (sandbox_id, why) = (id.to_string(), error.to_string());
+                listed.unreadable.push(QuarantineRefusal { sandbox_id, why });
             }
         }
     }
-    found.sort_by_key(|record| (record.due, record.sandbox.id.clone()));
-    Ok(found)
+    Ok(listed)
 }

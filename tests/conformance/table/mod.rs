@@ -9,6 +9,7 @@ mod expiry;
 mod index;
 mod letters;
 mod permits;
+mod quarantine;
 mod reading;
 mod reconciliation;
 mod records;

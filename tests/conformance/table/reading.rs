@@ -6,9 +6,9 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::Status;
 use broker_domain::policy::Policy;
-use broker_domain::refill::Flow;
+use broker_domain::refill::{Flow, Ticket};
 use broker_store::pool_list::Browsed;
-use broker_store::{Instance, PageKey, Pages, Role, heartbeat};
+use broker_store::{Act, AuditLine, Instance, PageKey, Pages, Role, heartbeat};
 use broker_tests::together;
 
 use super::letters::letter;
@@ -141,7 +141,7 @@ async fn several_items_are_read_at_one_instant() {
 }
 
 /// Makes an attribute of an item one that nobody can read.
-async fn spoil(place: &Place, (pk, sk): (&str, &str), attribute: &str) {
+pub(super) async fn spoil(place: &Place, (pk, sk): (&str, &str), attribute: &str) {
     let text = |text: &str| AttributeValue::S(text.to_owned());
     let update = place.aws.dynamodb.update_item().table_name(&place.table);
     let update = update.key("PK", text(pk)).key("SK", text(sk)).update_expression("SET #attribute = :wrong");
@@ -168,7 +168,20 @@ async fn what_cannot_be_read_costs_its_neighbours_nothing() {
     let plan = plan(&place, &Flow::default(), &[]);
     store.refill.write_round(&small, &plan, &tickets).await.expect("written");
     spoil(&place, ("TICKET#small", &tickets[0].id.to_string()), "made_at_ms").await;
-    assert_eq!(store.refill.tickets(&small).await.expect("read"), tickets[1..]);
+    // It may stand for a sandbox that comes: it takes its room.
+    let unreadable = Ticket::unreadable(tickets[0].id);
+    assert_eq!(store.refill.tickets(&small).await.expect("read"), [unreadable, tickets[1]]);
+
+    let acts = [1, 2].map(|_| AuditLine::new(now, place.entropy.uuid(), "ops", Act::RunJob, "sync"));
+    for line in &acts {
+        store.audit.record(line).await.expect("recorded");
+    }
+    let line = store.audit.of_day(now, None).await.expect("read").items.remove(0);
+    let key = format!("{:015}#{}", line.at.as_ms(), line.id);
+    spoil(&place, (&format!("AUDIT#{}", now.date()), &key), "at_ms").await;
+    let others: Vec<_> = acts.into_iter().filter(|other| other.id != line.id).collect();
+    assert_eq!(store.audit.of_day(now, None).await.expect("read").items, others);
+    assert_eq!(store.audit.latest_of_day(now, None, 9, None).await.expect("read").items, others);
 
     let requests = [1, 2].map(|n| asked(&place, &format!("student-{n}")));
     for request in &requests {

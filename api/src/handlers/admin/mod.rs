@@ -155,13 +155,13 @@ impl Operator {
             Admin::PauseRefill => self.change_refill(id, who, in_path, Act::PauseRefill).await,
             Admin::ResumeRefill => self.change_refill(id, who, in_path, Act::ResumeRefill).await,
             Admin::Quarantine => self.quarantined().await,
-            Admin::AddToQuarantine => self.add_to_quarantine(id, who, &query).await,
+            Admin::AddToQuarantine => self.add_to_quarantine(id, who, &query, head).await,
             Admin::ReleaseFromQuarantine => {
                 let act = (QuarantineAct::Release, Act::LiftQuarantine);
-                self.leave_quarantine(id, who, act, &query).await
+                self.leave_quarantine(id, who, act, &query, head).await
             }
             Admin::RetireFromQuarantine => {
-                self.leave_quarantine(id, who, (QuarantineAct::Retire, Act::Retire), &query).await
+                self.leave_quarantine(id, who, (QuarantineAct::Retire, Act::Retire), &query, head).await
             }
             Admin::Tenants => self.tenants(&query).await,
             Admin::Waiting => self.waiting(&query).await,

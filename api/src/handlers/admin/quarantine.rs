@@ -1,16 +1,24 @@
 //! `/v1/admin/quarantine`: list, add, release, retire. The same code as `broker quarantine`.
+//!
+//! A call that names no sandboxes lets go of a bounded number, for no longer than its caller waits; one that says `more` is
+//! continued by the same call.
+
+use std::time::Duration;
 
 use broker_domain::quarantine::reason;
 use broker_domain::{QuarantineCause, RequestId, SandboxId};
 use broker_store::quarantine::{self, QuarantineAct, QuarantineSelection, QuarantineStopped};
 use broker_store::{Act, AuditLine};
 use http::StatusCode;
+use http::request::Parts;
 use serde_json::json;
 
 use super::Operator;
+use crate::handlers;
 use crate::request::parameters::{
     ACTION_DRY_RUN, QUARANTINE_ALL, QUARANTINE_CAUSE, QUARANTINE_IDS, QUARANTINE_WHY,
 };
+use crate::request::prefer::Preferences;
 use crate::request::query::Query;
 use crate::response::Response;
 use crate::response::bodies::{PooledSandbox, QuarantineList, QuarantineReportBody};
@@ -18,6 +26,8 @@ use crate::response::problem::Problem;
 
 /// Sandboxes of one list.
 const MOST_SHOWN: usize = 200;
+/// The most sandboxes that leave by one call that names none.
+const MOST: u64 = 1_000;
 
 impl Operator {
     pub(super) async fn quarantined(&self) -> Result<Response, Problem> {
@@ -33,6 +43,7 @@ impl Operator {
         id: RequestId,
         who: &str,
         query: &Query,
+        head: &Parts,
     ) -> Result<Response, Problem> {
         query.only(&[&[QUARANTINE_IDS, QUARANTINE_WHY, ACTION_DRY_RUN.parameter()]])?;
         let why = query.get(QUARANTINE_WHY.name).and_then(reason);
@@ -40,7 +51,7 @@ impl Operator {
             .ok_or_else(|| Problem::invalid("why must give the reason in 1 to 300 printable characters."))?;
         let ids = ids(query)?.ok_or_else(|| Problem::invalid("id must name one or more sandboxes."))?;
         let act = QuarantineAct::Add { by: who.to_owned(), why };
-        self.act_on(id, who, (act, Act::Quarantine), QuarantineSelection::Ids(ids), query).await
+        self.act_on(id, who, (act, Act::Quarantine), QuarantineSelection::Ids(ids), query, head).await
     }
 
     /// Releases or retires.
@@ -50,6 +61,7 @@ impl Operator {
         who: &str,
         act: (QuarantineAct, Act),
         query: &Query,
+        head: &Parts,
     ) -> Result<Response, Problem> {
         let all = QUARANTINE_ALL.parameter();
         query.only(&[&[QUARANTINE_IDS, QUARANTINE_CAUSE, all, ACTION_DRY_RUN.parameter()]])?;
@@ -62,7 +74,7 @@ impl Operator {
             (None, None, true) => QuarantineSelection::All(None),
             _ => return Err(Problem::invalid("Select sandboxes by one of id, cause and all.")),
         };
-        self.act_on(id, who, act, selection, query).await
+        self.act_on(id, who, act, selection, query, head).await
     }
 
     async fn act_on(
@@ -72,13 +84,17 @@ impl Operator {
         (act, audited): (QuarantineAct, Act),
         selection: QuarantineSelection,
         query: &Query,
+        head: &Parts,
     ) -> Result<Response, Problem> {
-        let (store, now) = (&self.rpc.store, self.rpc.clock.now());
+        let (store, clock, now) = (&self.rpc.store, &self.rpc.clock, self.rpc.clock.now());
+        let wait = handlers::wait(Preferences::of(&head.headers), self.wait).max(Duration::from_secs(1));
+        let until = clock.instant() + wait;
+        let goes_on = |begun| begun < MOST && clock.instant() < until;
         let dry_run = query.flag(&ACTION_DRY_RUN)?;
         let told =
             |report| Ok(Response::json(StatusCode::OK, json!(QuarantineReportBody::from(report)), "done"));
         if dry_run {
-            let looked = Box::pin(quarantine::act_on(store, &act, selection, dry_run, now)).await;
+            let looked = Box::pin(quarantine::foresee(store, &act, selection, now)).await;
             return told(looked.map_err(stopped)?);
         }
         let why = match &act {
@@ -88,7 +104,7 @@ impl Operator {
         let line =
             AuditLine { why, ..AuditLine::new(now, *id.as_uuid(), who, audited, selection.to_string()) };
         let performed = Box::pin(async {
-            let acted = quarantine::act_under(store, &line, &act, selection, now).await;
+            let acted = quarantine::act_under(store, &line, &act, selection, now, goes_on).await;
             let report = acted.map_err(stopped)?;
             self.done(&line, &report.result()).await;
             told(report)

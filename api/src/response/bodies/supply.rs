@@ -98,6 +98,8 @@ pub(crate) struct QuarantineReportBody {
     already: Vec<QuarantineRefusalBody>,
     /// Why nothing was done with the others, 100 of them at most.
     refused: Vec<QuarantineRefusalBody>,
+    /// Whether there are more that it can be done with: the same call goes on with those. Never of sandboxes that were named.
+    more: bool,
 }
 
 /// Why nothing was done with a sandbox.
@@ -111,11 +113,11 @@ struct QuarantineRefusalBody {
 
 impl From<QuarantineReport> for QuarantineReportBody {
     fn from(report: QuarantineReport) -> Self {
-        let QuarantineReport { dry_run, selected, done, already, refused } = report;
+        let QuarantineReport { dry_run, selected, done, already, refused, more } = report;
         let shown = |told: Vec<QuarantineRefusal>| {
             let told = told.into_iter();
             told.map(|one| QuarantineRefusalBody { sandbox_id: one.sandbox_id, why: one.why }).collect()
         };
-        Self { dry_run, selected, done, already: shown(already), refused: shown(refused) }
+        Self { dry_run, selected, done, already: shown(already), refused: shown(refused), more }
     }
 }

@@ -57,6 +57,17 @@ fn what_is_missing_is_asked_for_within_max_rate_and_calls() {
 }
 
 #[test]
+fn a_ticket_that_cannot_be_read_takes_its_room_for_good() {
+    let unreadable = Ticket::unreadable(id(1));
+    assert!(!unreadable.is_readable() && Ticket::new(id(2), at(0)).is_readable());
+    for secs in [0, 1_000_000] {
+        let told = plan(&refill(2, 2, 600), &Flow::default(), &[unreadable], counted(0, 0), secs);
+        assert_eq!((told.new, told.need.room, told.need.missing), (1, 1, 1), "one of two is asked for");
+        assert_eq!((told.send, told.overdue, told.counted), (vec![], vec![], vec![]));
+    }
+}
+
+#[test]
 fn a_ticket_counts_until_it_is_taken_refused_or_overdue_and_one_that_was_taken_until_it_is_counted() {
     let refill = refill(3, 5, 600);
     let open = Ticket { state: TicketState::Asked, ..Ticket::new(id(1), at(0)) };

@@ -27,6 +27,9 @@ pub const READ_LAG: Duration = Duration::from_secs(15);
 /// How long a sandbox that arrived may be missing among the available ones: until then its ticket says that it comes.
 const ON_ITS_WAY: Duration = Duration::from_secs(10);
 
+/// When a ticket was made that cannot be read.
+const NOT_KNOWN: Timestamp = Timestamp::from_ms(u64::MAX);
+
 /// A sandbox that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket {
@@ -83,7 +86,17 @@ impl Ticket {
         Self { id, made_at: now, state: TicketState::Due { at: now } }
     }
 
-    /// Whether an arrival may take it.
+    /// One that cannot be read: it is open, it takes its room, and it is never late.
+    pub const fn unreadable(id: TicketId) -> Self {
+        Self { id, made_at: NOT_KNOWN, state: TicketState::Asked }
+    }
+
+    /// Whether it can be read.
+    pub fn is_readable(&self) -> bool {
+        self.made_at != NOT_KNOWN
+    }
+
+    /// Whether it has not ended, and no arrival took it.
     pub const fn is_open(&self) -> bool {
         match self.state {
             TicketState::Due { .. } | TicketState::Asked => true,

@@ -10,6 +10,7 @@ use super::change::ItemChange;
 use super::errors::unread;
 use super::keys::{self, PK};
 use super::partition::Parts;
+use super::pool::passable;
 use super::{AuditStore, n, s};
 use crate::{Act, AuditLine, NotDone, Page, PageKey, StoreError, Write};
 use broker_domain::Timestamp;
@@ -90,7 +91,7 @@ impl AuditStore {
             None => call.limit(limit),
         };
         let answer = call.send().await.map_err(|error| unread("Query", &self.table.name, error))?;
-        let lines = answer.items().iter().map(read).collect::<Result<_, _>>()?;
+        let lines = answer.items().iter().filter_map(|item| passable(read(item))).collect();
         Ok(Page { items: lines, next: answer.last_evaluated_key.map(PageKey) })
     }
 
@@ -101,7 +102,7 @@ impl AuditStore {
         after: Option<PageKey>,
     ) -> Result<Page<Vec<AuditLine>>, StoreError> {
         let page = self.table.page_of("audit", (&keys::audit_day(at), Parts::All), after, None).await?;
-        let lines = page.items.iter().map(read).collect::<Result<_, _>>()?;
+        let lines = page.items.iter().filter_map(|item| passable(read(item))).collect();
         Ok(Page { items: lines, next: page.next })
     }
 }

@@ -12,6 +12,7 @@ use super::attributes::{self as a, Item, Reader};
 use super::change::written;
 use super::errors::unread;
 use super::keys::{self, PK, SK};
+use super::pool::passable;
 use super::{HistoryStore, n, s};
 use crate::history::{CLASSES, Minute, MinuteGauges, Served, minute_of};
 use crate::{StoreError, Write};
@@ -110,7 +111,7 @@ impl HistoryStore {
             .expression_attribute_values(":history", s(keys::HISTORY))
             .expression_attribute_values(":from", s(keys::time_key(minute_of(from))));
         let answer = Box::pin(call.send()).await.map_err(|error| unread("Query", &self.table.name, error))?;
-        answer.items().iter().map(read).collect()
+        Ok(answer.items().iter().filter_map(|item| passable(read(item))).collect())
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) const ACCOUNT_PREFIX: &str = "EXT#";
 pub(super) const REQUEST_PREFIX: &str = "REQ#";
 /// The partitions of permits, one for each limit.
 pub(super) const PERMIT_PREFIX: &str = "PERMIT#";
+pub(super) const TICKET_PREFIX: &str = "TICKET#";
 /// The partition of all instances, which are sorted by id.
 pub(super) const INSTANCES: &str = "INSTANCE";
 /// The partition of all lines, which are sorted by tenant and prefix.
@@ -143,7 +144,7 @@ pub(super) fn quarantine_guard(flavour: &FlavourName) -> Key {
 
 /// The partition of a flavour's tickets.
 pub(super) fn tickets(flavour: &FlavourName) -> String {
-    format!("TICKET#{flavour}")
+    format!("{TICKET_PREFIX}{flavour}")
 }
 
 pub(super) fn ticket(flavour: &FlavourName, id: TicketId) -> Key {

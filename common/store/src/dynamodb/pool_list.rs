@@ -12,7 +12,7 @@ use super::keys::{self, PK, SANDBOX_PREFIX, SK, STATE_KEY, STATE_SHARD};
 use super::partition::IndexKeys;
 use super::pool::passable;
 use super::{SandboxStore, count_capacity, records, s};
-use crate::pool_list::{Browsed, BrowsedPage, IndexRow, IndexedAfter};
+use crate::pool_list::{Browsed, BrowsedPage, IndexRow, IndexedAfter, LookedUp};
 use crate::{Page, PageKey, Record, StoreError};
 use broker_domain::{NamePrefix, SandboxId, Status};
 
@@ -72,18 +72,30 @@ impl SandboxStore {
     /// The records of these sandboxes (batched, consistent reads), in their order; absent ones are left out, and those that cannot be
     /// read, which are logged.
     pub async fn records(&self, ids: Vec<SandboxId>) -> Result<Vec<Record>, StoreError> {
+        let mut records = Vec::with_capacity(ids.len());
+        for (_, record) in self.look_up(ids).await {
+            match record {
+                Err(error) if !matches!(error, StoreError::Malformed { .. }) => return Err(error),
+                record => records.extend(passable(record).flatten()),
+            }
+        }
+        Ok(records)
+    }
+
+    /// Each of these sandboxes with its record, none, or why it was not read (batched, consistent reads), in their order.
+    pub(crate) async fn look_up(&self, ids: Vec<SandboxId>) -> Vec<LookedUp> {
         let mut reads = JoinSet::new();
         for (at, id) in ids.into_iter().enumerate() {
             let table = Arc::clone(&self.table);
-            reads.spawn(async move { (at, table.reads.get(keys::sandbox(&id)).await) });
+            reads.spawn(async move {
+                let item = table.reads.get(keys::sandbox(&id)).await;
+                (at, id, item)
+            });
         }
         let mut found = reads.join_all().await;
-        found.sort_by_key(|(at, _)| *at);
-        let mut records = Vec::with_capacity(found.len());
-        for (_, item) in found {
-            records.extend(item?.and_then(|item| passable(records::read_record(&item))));
-        }
-        Ok(records)
+        found.sort_by_key(|(at, ..)| *at);
+        let read = |item: Option<Item>| item.as_ref().map(records::read_record).transpose();
+        found.into_iter().map(|(_, id, item)| (id, item.and_then(read))).collect()
     }
 
     /// A page of sandboxes of the table, unordered; those that `keep` accepts, at most `limit`. One consistent read of at most

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{Delete, Put, Select, TransactWriteItem};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::attributes::{self as a, Item, Reader};
 use super::change::{ItemChange, written};
@@ -32,6 +33,9 @@ const TICKET_IS_NEW: &str = "attribute_not_exists(PK)";
 /// No arrival has it, and it has not ended.
 const TICKET_IS_OPEN: &str = "attribute_exists(PK) and attribute_not_exists(taken_at_ms)";
 const TICKET_WAS_TAKEN: &str = "attribute_exists(taken_at_ms)";
+
+/// The id of a ticket whose own cannot be read.
+const NO_TICKET: TicketId = TicketId::from_uuid(Uuid::nil());
 
 /// A ticket that an arrival may take.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,10 +68,11 @@ impl RefillStore {
         Ok(flows)
     }
 
-    /// The tickets of a flavour (consistent reads). One that cannot be read is left out: it keeps no other from its sandbox.
+    /// The tickets of a flavour (consistent reads). One that cannot be read counts as open: it may stand for a sandbox that comes.
     pub async fn tickets(&self, flavour: &FlavourName) -> Result<Vec<Ticket>, StoreError> {
         let items = self.table.all_of("tickets", &keys::tickets(flavour)).await?;
-        Ok(items.iter().filter_map(|item| passable(read_ticket(item))).collect())
+        let unreadable = |item| Ticket::unreadable(read_ticket_id(item).unwrap_or(NO_TICKET));
+        Ok(items.iter().map(|item| passable(read_ticket(item)).unwrap_or_else(|| unreadable(item))).collect())
     }
 
     /// About how many sandboxes with `prefix` are available; counting ends at `enough`.
@@ -302,7 +307,7 @@ fn write_ticket(flavour: &FlavourName, ticket: &Ticket) -> Item {
     item
 }
 
-fn read_ticket(item: &Item) -> Result<Ticket, StoreError> {
+pub(super) fn read_ticket(item: &Item) -> Result<Ticket, StoreError> {
     let read = Reader(item);
     let time = |name| Ok::<_, StoreError>(read.optional_number(name)?.map(Timestamp::from_ms));
     let state = match (time(a::TAKEN_AT_MS)?, time(a::DUE_AT_MS)?) {
@@ -311,13 +316,16 @@ fn read_ticket(item: &Item) -> Result<Ticket, StoreError> {
         (None, None) => TicketState::Asked,
     };
     let made_at = Timestamp::from_ms(read.number(a::MADE_AT_MS)?);
-    Ok(Ticket { id: read.text(SK, TicketId::parse)?, made_at, state })
+    Ok(Ticket { id: read_ticket_id(item)?, made_at, state })
+}
+
+fn read_ticket_id(item: &Item) -> Result<TicketId, StoreError> {
+    Reader(item).text(SK, TicketId::parse)
 }
 
 #[cfg(test)]
 mod tests {
     use broker_domain::Pause;
-    use uuid::Uuid;
 
     use super::super::keys::PK;
     use super::*;

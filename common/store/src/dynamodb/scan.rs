@@ -12,10 +12,11 @@ use super::attributes::{self as a, Item, Reader};
 use super::errors::{built_wrong, unread};
 use super::keys::{
     self, ACCOUNT_PREFIX, Key, LEASE_PREFIX, PERMIT_PREFIX, PK, REQUEST_PREFIX, SANDBOX_PREFIX, STATE_KEY,
-    STATE_SHARD,
+    STATE_SHARD, TICKET_PREFIX,
 };
 use super::permits::read_permit;
 use super::records::{read_cause, read_record};
+use super::refill::read_ticket;
 use super::reservation_items::read_reserved_for;
 use super::{ScanStore, TableClient, s};
 use crate::{Page, PageKey, Scanned, StoreError};
@@ -104,6 +105,8 @@ impl ScanStore {
                 read_permit(item).map(|record| page.permits.push(record))
             } else if pk.starts_with(ACCOUNT_PREFIX) {
                 read_account(item).map(|record| page.accounts.push(record))
+            } else if pk.starts_with(TICKET_PREFIX) {
+                read_ticket(item).map(drop)
             } else {
                 Ok(())
             };

@@ -6,7 +6,7 @@ use broker_api::response::bodies::PooledSandbox;
 use broker_domain::quarantine::{LONGEST_REASON, reason};
 use broker_domain::{QuarantineCause, SandboxId};
 use broker_store::Act;
-use broker_store::quarantine::{self, QuarantineAct, QuarantineReport, QuarantineSelection};
+use broker_store::quarantine::{self, InQuarantine, QuarantineAct, QuarantineReport, QuarantineSelection};
 use clap::{Args, Subcommand};
 
 use crate::commands::{policy, sandbox};
@@ -105,7 +105,7 @@ async fn perform(
 ) -> anyhow::Result<Done> {
     let now = context.now().await?;
     let report = if dry_run {
-        quarantine::act_on(&context.store, &act, selection, dry_run, now).await?
+        quarantine::foresee(&context.store, &act, selection, now).await?
     } else {
         let why = match &act {
             QuarantineAct::Add { why, .. } => Some(why.clone()),
@@ -113,7 +113,8 @@ async fn perform(
         };
         let target = selection.to_string();
         let performed = context.act_because((audited, &target, None), why, async |line| {
-            let report = quarantine::act_under(&context.store, line, &act, selection, now).await?;
+            let report =
+                quarantine::act_under(&context.store, line, &act, selection, now, |_begun| true).await?;
             context.ended(line, &report.result()).await;
             Ok(report)
         });
@@ -128,7 +129,7 @@ async fn perform(
 }
 
 fn print(report: &QuarantineReport) -> std::io::Result<()> {
-    let QuarantineReport { dry_run, selected, done, already, refused } = report;
+    let QuarantineReport { dry_run, selected, done, already, refused, more: _ } = report;
     let word = if *dry_run { "would be done" } else { "done" };
     output::line(format_args!("{done} of {selected} {word}"))?;
     already
@@ -138,7 +139,10 @@ fn print(report: &QuarantineReport) -> std::io::Result<()> {
 }
 
 async fn list(context: Context, json: bool) -> anyhow::Result<Done> {
-    let found = quarantine::list(&context.store).await?;
+    let InQuarantine { records: found, unreadable } = quarantine::list(&context.store).await?;
+    for one in unreadable {
+        output::complain(&format!("{} cannot be read: {}", one.sandbox_id, one.why));
+    }
     if json {
         let policy = policy::in_force(&context).await.unwrap_or_default();
         let shown = |record| PooledSandbox::new(record, policy.flavour_of(&record.sandbox.name));

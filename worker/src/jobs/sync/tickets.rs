@@ -44,9 +44,10 @@ pub(super) struct Tickets {
     longest: Mutex<BTreeMap<FlavourName, Duration>>,
 }
 
-/// The open ones of `tickets`, the oldest at the end, where they are taken from: it is overdue first.
+/// The open ones of `tickets` that can be read, the oldest at the end, where they are taken from: it is overdue first. One that
+/// cannot keeps no other from its sandbox.
 fn oldest_last(flavour: &FlavourName, tickets: &[Ticket]) -> Vec<AskedTicket> {
-    let mut open: Vec<_> = tickets.iter().filter(|ticket| ticket.is_open()).collect();
+    let mut open: Vec<_> = tickets.iter().filter(|ticket| ticket.is_open() && ticket.is_readable()).collect();
     open.sort_by_key(|ticket| Reverse(ticket.made_at));
     let asked = open.into_iter().map(|ticket| AskedTicket {
         ticket: OpenTicket { flavour: flavour.clone(), id: ticket.id },
@@ -198,6 +199,7 @@ mod tests {
             made(2, 10, TicketState::Due { at: Timestamp::from_secs(40) }),
             made(3, 5, taken),
             made(4, 20, TicketState::Asked),
+            Ticket::unreadable(TicketId::from_uuid(Uuid::from_u128(5))),
         ];
         let mut open = oldest_last(&flavour, &listed);
         let order: Vec<_> = std::iter::from_fn(|| open.pop()).map(|asked| asked.made_at.as_secs()).collect();
