@@ -222,10 +222,14 @@ async fn at_its_end_or_when_nobody_came_each_goes_back_once_and_nothing_is_put_a
         let (free, now) = (place.seed(3).await, place.clock.now());
         let (after, aside) = done(&place, &made(&place, 3).await, &free[..2]).await;
         let store = &place.store.reservations;
+        let over = why != ReservationEnd::Deleted;
+        let begins = after.terms.from.expect("a time");
+        let ends = begins.plus(HOUR * if why == ReservationEnd::Over { 2 } else { 1 });
+        let at = if over { ends } else { now };
         let closed =
-            reservations::close(&place.store, after.id, why, now).await.expect("asked").expect("there");
+            reservations::close(&place.store, after.id, why, at).await.expect("asked").expect("there");
         let again =
-            reservations::close(&place.store, after.id, ReservationEnd::Unknown, now.plus(HOUR)).await;
+            reservations::close(&place.store, after.id, ReservationEnd::Unknown, ends.plus(HOUR)).await;
         assert_eq!(again.expect("asked"), Some(closed.clone()), "it ends once");
         assert_eq!(closed.closed.map(|closed| closed.why), Some(why));
         assert_eq!(store.update(&closed).await.expect("asked"), Write::Rejected(()), "it was written");
@@ -256,6 +260,30 @@ async fn at_its_end_or_when_nobody_came_each_goes_back_once_and_nothing_is_put_a
         let arriving: BTreeSet<_> = arriving.iter().map(|candidate| &candidate.sandbox_id).collect();
         assert_eq!(arriving, aside.iter().map(|candidate| &candidate.sandbox_id).collect());
     }
+}
+
+#[tokio::test]
+async fn a_reservation_that_its_operator_gave_longer_is_not_ended_by_an_older_read() {
+    let place = Place::with_table().await;
+    let (seen, _) = done(&place, &made(&place, 1).await, &place.seed(1).await).await;
+    let (no_show, over) = (seen.held_at.plus(HOUR + Duration::from_secs(60)), seen.held_at.plus(HOUR * 3));
+    assert_eq!(seen.end_due(no_show), Some(ReservationEnd::NoShow));
+    assert_eq!(seen.end_due(over), Some(ReservationEnd::Over));
+    let longer = |terms: &ReservationTerms| ReservationTerms {
+        until: terms.until.map(|until| until.plus(HOUR * 2)),
+        no_show: None,
+        ..terms.clone()
+    };
+    let told =
+        reservations::change(&place.store, &Policy::default(), seen.id, longer, place.clock.now()).await;
+    let Ok(ReservationWrite::Stands(changed)) = told else { panic!("{told:?}") };
+    for (why, at) in [(ReservationEnd::NoShow, no_show), (ReservationEnd::Over, over)] {
+        let told = reservations::close(&place.store, seen.id, why, at).await.expect("asked");
+        assert_eq!(told.as_ref(), Some(&*changed), "{why:?} by the older read");
+        assert_eq!(stands(&place, seen.id).await, *changed);
+    }
+    let told = reservations::close(&place.store, seen.id, ReservationEnd::Deleted, over).await;
+    assert!(!told.expect("asked").expect("there").is_open(), "an operator ends it whenever it is");
 }
 
 #[tokio::test]

@@ -193,7 +193,8 @@ pub async fn change(
     Ok(ReservationWrite::Conflict(ReservationConflict::Busy))
 }
 
-/// Ends a reservation; what is put aside for it goes back. One that has ended stays as it is.
+/// Ends a reservation; what is put aside for it goes back. One that has ended stays as it is, and so does one whose time was over
+/// by an older read only: its operator has changed it since.
 ///
 /// # Errors
 ///
@@ -206,7 +207,11 @@ pub async fn close(
 ) -> Result<Option<Reservation>, StoreError> {
     loop {
         let Some(stands) = store.reservations.get(id).await? else { return Ok(None) };
-        if !stands.is_open() {
+        let is_due = match why {
+            ReservationEnd::Over | ReservationEnd::NoShow => stands.end_due(now) == Some(why),
+            ReservationEnd::Deleted | ReservationEnd::Unknown => stands.is_open(),
+        };
+        if !is_due {
             return Ok(Some(stands));
         }
         let closed = Some(Closed { at: now, why, cleared: false });

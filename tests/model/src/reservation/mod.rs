@@ -1,8 +1,8 @@
 //! Model of a reservation (ARCHITECTURE.md, "Reservations"), searched exhaustively.
 //!
-//! It covers every interleaving of looks, putting aside, giving back, clearing, claims, changes, ends and sandboxes that go missing, by
-//! workers that stop for good or for long between a look and its write, with an index that shows one sandbox or nothing. Decisions
-//! are the domain's ([`broker_domain::Reservation::short`], [`broker_domain::Reservation::surplus`]). Invariant: as designed, no state breaks a promise; each
+//! It covers every interleaving of looks, putting aside, giving back, clearing, claims, changes, ends (also by time) and sandboxes
+//! that go missing, by workers that stop for good or for long between a look and its write, with an index that shows one sandbox
+//! or nothing. Decisions are the domain's ([`broker_domain::Reservation::short`], [`broker_domain::Reservation::surplus`]). Invariant: as designed, no state breaks a promise; each
 //! other variant does. Not modelled: several reservations, batches (a call of several is all or none), times.
 
 mod world;
@@ -30,17 +30,20 @@ pub enum Variant {
     NoSweep,
     /// A reservation that has ended may be opened again.
     Reopened,
+    /// One whose time was over when it was read is ended as it stands.
+    EndUnseen,
 }
 
 impl Variant {
     /// The mistakes.
-    pub const BROKEN: [Self; 6] = [
+    pub const BROKEN: [Self; 7] = [
         Self::FillFirst,
         Self::CountFirst,
         Self::VersionUnseen,
         Self::MissingCounts,
         Self::NoSweep,
         Self::Reopened,
+        Self::EndUnseen,
     ];
 
     /// A part of the promise that it breaks.
@@ -50,6 +53,7 @@ impl Variant {
             Self::FillFirst | Self::VersionUnseen => "more than",
             Self::CountFirst | Self::MissingCounts | Self::Reopened => "short beside",
             Self::NoSweep => "stays put aside",
+            Self::EndUnseen => "given longer",
         }
     }
 }
@@ -116,13 +120,15 @@ impl Model for Scenario {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        let record = Record { version: 1, count: self.count, held: 0, closed: false, cleared: false };
+        let record =
+            Record { version: 1, count: self.count, held: 0, over: false, closed: false, cleared: false };
         vec![World {
             record,
             sandboxes: vec![(Place::Free, 0); self.sandboxes],
             hands: vec![Hand::Idle; self.workers],
             acts: 0,
             missing: 0,
+            fault: None,
         }]
     }
 
@@ -144,9 +150,15 @@ impl Model for Scenario {
                 }
             }
         }
+        if !world.record.over && !world.record.closed {
+            actions.push(Action::RunOut);
+        }
         if world.acts < self.acts {
             if !world.record.closed {
                 actions.push(Action::Close);
+                if world.record.over {
+                    actions.push(Action::Lengthen);
+                }
                 if world.record.count > 0 {
                     actions.push(Action::Lower);
                 }

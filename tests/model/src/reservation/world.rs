@@ -24,6 +24,8 @@ pub(super) struct Record {
     pub(super) version: u8,
     pub(super) count: u8,
     pub(super) held: u8,
+    /// Its time is over.
+    pub(super) over: bool,
     pub(super) closed: bool,
     pub(super) cleared: bool,
 }
@@ -40,6 +42,8 @@ pub(super) enum Hand {
     GiveBack(usize, u8),
     /// The reservation is to be cleared.
     Clear(u8),
+    /// The reservation is to be ended: its time was over.
+    End,
     /// The second of two writes: one is counted.
     Count,
     /// The second of two writes: it is put aside.
@@ -54,6 +58,7 @@ pub struct World {
     pub(super) hands: Vec<Hand>,
     pub(super) acts: u8,
     pub(super) missing: u8,
+    pub(super) fault: Option<&'static str>,
 }
 
 /// A step.
@@ -66,6 +71,8 @@ pub enum Action {
     Claim(usize),
     Miss(usize),
     Lower,
+    RunOut,
+    Lengthen,
     Close,
     Open,
 }
@@ -81,7 +88,7 @@ impl Record {
             prefix,
             count: self.count.into(),
             from: None,
-            until: None,
+            until: self.over.then_some(NOW),
             lead: LEAD,
             no_show: None,
         };
@@ -109,7 +116,8 @@ impl World {
     pub(super) fn decided(&self, seen: Option<usize>) -> Option<Hand> {
         let (record, reservation) = (self.record, self.record.reservation()?);
         let Some(at) = seen else {
-            return (record.closed && !record.cleared).then_some(Hand::Clear(record.version));
+            let ends = reservation.end_due(NOW).map(|_| Hand::End);
+            return ends.or((record.closed && !record.cleared).then_some(Hand::Clear(record.version)));
         };
         let (place, version) = self.sandboxes[at];
         match place {
@@ -156,6 +164,14 @@ impl Scenario {
             Action::Lower => {
                 world.acts += 1;
                 world.record.count -= 1;
+                world.record.version += 1;
+            }
+            // Time alone writes nothing.
+            Action::RunOut => world.record.over = true,
+            // By its operator's clock it is not over yet.
+            Action::Lengthen => {
+                world.acts += 1;
+                world.record.over = false;
                 world.record.version += 1;
             }
             Action::Close | Action::Open => {
@@ -207,6 +223,16 @@ impl Scenario {
                     world.record.version += 1;
                 }
             }
+            (Hand::End, variant) => {
+                // It is read once more before it is written.
+                if !world.record.closed && (world.record.over || variant == Variant::EndUnseen) {
+                    if !world.record.over {
+                        world.fault = Some("one that its operator had given longer was ended");
+                    }
+                    world.record.closed = true;
+                    world.record.version += 1;
+                }
+            }
             (Hand::Count, _) => counted(world, true),
             (Hand::Fill(at, version), _) => {
                 world.moves(at, Place::Free, version, Place::PutAside);
@@ -217,6 +243,9 @@ impl Scenario {
     }
 
     pub(super) fn broken_promise(&self, world: &World) -> Option<String> {
+        if let Some(fault) = world.fault {
+            return Some(fault.to_owned());
+        }
         let put_aside = world.in_place(Place::PutAside) + world.in_place(Place::Claimed);
         if put_aside > self.count {
             return Some(format!("{put_aside} are put aside or claimed, more than {}", self.count));
@@ -226,6 +255,10 @@ impl Scenario {
             return None;
         }
         let mut settled = world.clone();
+        if settled.record.over && !settled.record.closed {
+            self.step(&mut settled, Action::Look(0, None));
+            self.step(&mut settled, Action::Go(0));
+        }
         for at in (0..self.sandboxes).cycle().take(self.sandboxes * 3) {
             self.step(&mut settled, Action::Look(0, Some(at)));
             while settled.hands[0] != Hand::Idle {

@@ -157,7 +157,7 @@ pub(super) async fn look(jobs: &Jobs, report: &mut JobReport) -> Result<(), Stor
 }
 
 /// The reservation as it stands once it is ended if its time is over, and counted anew if it is a floor; `None` if another worker was
-/// faster.
+/// faster. One that its operator has given longer since it was read is open still.
 async fn standing(
     jobs: &Jobs,
     reservation: Reservation,
@@ -165,11 +165,12 @@ async fn standing(
 ) -> Result<Option<Reservation>, StoreError> {
     let now = jobs.clock.now();
     if let Some(why) = reservation.end_due(now) {
-        let closed = reservations::close(&jobs.store, reservation.id, why, now).await?;
+        let stands = reservations::close(&jobs.store, reservation.id, why, now).await?;
         crash_points::point(Point::ReservationClosed);
-        let Reservation { id, held, .. } = &reservation;
-        tracing::info!(reservation = %id, why = why.as_str(), held, "reservation ended");
-        return Ok(closed);
+        if let Some(Reservation { id, held, closed: Some(closed), .. }) = &stands {
+            tracing::info!(reservation = %id, why = closed.why.as_str(), held, "reservation ended");
+        }
+        return Ok(stands);
     }
     let Some(held) = used_up(&reservation, census, now) else { return Ok(Some(reservation)) };
     let after = Reservation { version: reservation.version + 1, held, held_at: now, ..reservation };
