@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use broker_tests::table::{now_s, number, text};
-use broker_tests::{Broker, Fault, Rule, story, together, wait_for_condition, wait_until};
+use broker_tests::{Broker, Call, Fault, Rule, story, together, wait_for_condition, wait_until};
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::quotas::seed;
@@ -408,6 +409,50 @@ async fn a_head_whose_replacement_meets_another_transaction_keeps_the_sandbox_fr
         assert_eq!(status(&ended), 201, "{ended:#?}");
         assert_eq!(broker.proxy().done("TransactWriteItems", Fault::Conflict), 3);
         stands(broker, &behind, "student-1").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_waits_since_its_lease_ran_out_is_served_after_it_gave_the_old_sandbox_back() {
+    // No job takes the old ones back.
+    story(setup().pool(3), async |broker| {
+        let keyed = |call: Call| call.key("lab-1");
+        let mut held = Vec::new();
+        for (track, key) in [("by-default", false), ("by-look", true), ("reports", false)] {
+            let asks = if key { keyed(broker.allocate(track)) } else { broker.allocate(track) };
+            let old = asks.send().await.expect_status(201).sandbox_id().to_owned();
+            broker.table().age(&old, 60).await;
+            held.push((track, key, old));
+        }
+        // Each asks clearly before its return.
+        let asks = held.iter().map(|(track, key, _)| {
+            let call = broker.allocate(track).wait(4).json(&json!({ "max_wait_s": 600 }));
+            if *key { keyed(call) } else { call }.send()
+        });
+        let asked = together(asks.collect::<Vec<_>>()).await;
+        let locations: Vec<_> = asked.into_iter().map(|told| told.expect_status(202)).collect();
+        let locations: Vec<_> = locations.iter().map(|told| told.must_have("location")).collect();
+        for (location, (track, ..)) in locations.iter().zip(&held) {
+            stands(broker, location, track).await;
+        }
+        for (track, _, old) in &held {
+            if *track == "reports" {
+                let path = format!("/v1/sandboxes/{old}/report-broken");
+                let call = broker.balanced().call(Method::POST, &path);
+                call.header("x-instruqt-sandbox-id", track).send().await.expect_status(200);
+            } else {
+                broker.return_sandbox(old, track).send().await.expect_status(200);
+            }
+        }
+        for (location, (track, ..)) in locations.iter().zip(&held) {
+            stands(broker, location, track).await;
+        }
+        arrive(broker, 3, 3).await;
+        for (location, (track, ..)) in locations.iter().zip(&held) {
+            let ended = broker.outcome(location, track).await;
+            assert_eq!(status(&ended), 201, "{track}: {ended:#?}");
+        }
     })
     .await;
 }

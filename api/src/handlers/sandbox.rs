@@ -74,7 +74,7 @@ impl Sandboxes {
                 by: track.to_string(),
                 reason: words.unwrap_or_else(|| "no reason given".to_owned()),
             };
-            let end = LeaseEnd::by_request(EndReason::Reported, now, now);
+            let end = LeaseEnd::by_request(EndReason::Reported, now, now, allocation.expires_at);
             match self.store.leases.report(&sandbox_id, &allocation, &end, &quarantine).await {
                 Ok(Write::Applied) => {
                     metrics::counter!("broker_reported_broken_total").increment(1);

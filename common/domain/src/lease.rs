@@ -85,16 +85,22 @@ pub struct LeaseEnd {
 }
 
 impl LeaseEnd {
-    /// The end caused by a request that was enqueued at `enqueued_at`: a return by the owner, or an allocate that found
-    /// its key's lease past its time. Requests from clearly before it are fenced; the request itself is not.
-    pub fn by_request(reason: EndReason, now: Timestamp, enqueued_at: Timestamp) -> Self {
-        Self { at: now.floor_to_second(), reason, fence: enqueued_at.minus(FENCE_MARGIN) }
+    /// The end of a lease that runs until `expires_at`, caused by a request that was enqueued at `enqueued_at`: a return or a report
+    /// by the owner, or an allocate that found its key's lease past its time. Requests from clearly before it are fenced; the
+    /// request itself is not. Nor are those made after `expires_at`: they may take its place since then, and some wait for a
+    /// sandbox to do so.
+    pub fn by_request(
+        reason: EndReason,
+        now: Timestamp,
+        enqueued_at: Timestamp,
+        expires_at: Timestamp,
+    ) -> Self {
+        Self { at: now.floor_to_second(), reason, fence: enqueued_at.min(expires_at).minus(FENCE_MARGIN) }
     }
 
-    /// The end of a lease that runs until `expires_at`, caused by a job or an operator at `now`. Requests made after
-    /// `expires_at` may take its place since then, and some wait for a sandbox to do so: they are not fenced.
+    /// The same, caused by a job or an operator at `now`.
     pub fn by_broker(reason: EndReason, now: Timestamp, expires_at: Timestamp) -> Self {
-        Self { at: now.floor_to_second(), reason, fence: now.min(expires_at).minus(FENCE_MARGIN) }
+        Self::by_request(reason, now, now, expires_at)
     }
 }
 

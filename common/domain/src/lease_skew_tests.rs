@@ -28,7 +28,7 @@ fn marked(marked: Timestamp) -> Lease {
         term: broker_domain::Term::default(),
         tenant: None,
         permit: None,
-        end: Some(LeaseEnd::by_request(EndReason::Returned, marked, marked)),
+        end: Some(LeaseEnd::by_request(EndReason::Returned, marked, marked, Timestamp::from_secs(1_000_000))),
     }
 }
 

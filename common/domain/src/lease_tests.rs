@@ -60,7 +60,7 @@ fn after_an_end_the_request_that_made_it_and_all_before_the_fence_are_superseded
 #[test]
 fn a_fence_stands_two_seconds_before_what_ended_the_lease() {
     let (now, asked) = (Timestamp::from_ms(100_700), Timestamp::from_ms(95_300));
-    let by_request = LeaseEnd::by_request(EndReason::Returned, now, asked);
+    let by_request = LeaseEnd::by_request(EndReason::Returned, now, asked, now);
     assert_eq!((by_request.at, by_request.fence), (at(100), Timestamp::from_ms(93_300)));
     let by_broker = LeaseEnd::by_broker(EndReason::Expired, now, now);
     assert_eq!((by_broker.at, by_broker.fence), (at(100), Timestamp::from_ms(98_700)));
@@ -68,10 +68,15 @@ fn a_fence_stands_two_seconds_before_what_ended_the_lease() {
 }
 
 #[test]
-fn who_asks_after_a_lease_ran_out_is_not_superseded_by_the_job_or_the_operator_that_ends_it() {
+fn who_asks_after_a_lease_ran_out_is_not_superseded_by_whatever_ends_it() {
     let ran_out = at(100);
-    for (reason, ended_at) in [(EndReason::Expired, at(1_900)), (EndReason::Released, at(103))] {
-        let lease = lease(1, Some(LeaseEnd::by_broker(reason, ended_at, ran_out)));
+    for end in [
+        LeaseEnd::by_broker(EndReason::Expired, at(1_900), ran_out),
+        LeaseEnd::by_broker(EndReason::Released, at(103), ran_out),
+        LeaseEnd::by_request(EndReason::Returned, at(1_000), at(999), ran_out),
+        LeaseEnd::by_request(EndReason::Reported, at(1_000), at(1_000), ran_out),
+    ] {
+        let lease = lease(1, Some(end));
         let told = |asked_at| judge(Some(&lease), &ask(2, asked_at), at(2_000));
         assert_eq!(
             [98, 99, 102].map(|second| told(at(second))),

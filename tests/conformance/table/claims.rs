@@ -212,7 +212,7 @@ async fn after_an_end_only_what_was_asked_later_claims() {
     let allocation =
         place.store.sandboxes.get(&free[0].sandbox_id).await.expect("read").and_then(|s| s.allocation);
     let now = place.clock.now();
-    let end = LeaseEnd::by_request(EndReason::Returned, now, now);
+    let end = LeaseEnd::by_request(EndReason::Returned, now, now, now);
     let ended = place.store.leases.end(&free[0].sandbox_id, &allocation.expect("allocated"), &end).await;
     assert_eq!(ended.expect("ended"), Write::Applied);
 

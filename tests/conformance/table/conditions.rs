@@ -106,7 +106,7 @@ async fn a_deletion_goes_its_way_from_failure_to_tombstone_and_back() {
     place.claim(&place.ask("student-1"), &free).await;
     let allocation = store.sandboxes.get(id).await.expect("read").and_then(|sandbox| sandbox.allocation);
     let reason = broker_domain::EndReason::Returned;
-    let end = broker_domain::LeaseEnd::by_request(reason, now, now);
+    let end = broker_domain::LeaseEnd::by_request(reason, now, now, now);
     store.leases.end(id, &allocation.expect("allocated"), &end).await.expect("ended");
 
     let at = |version| Seen { id, version };

@@ -56,9 +56,9 @@ async fn an_owner_gives_back_what_he_holds_by_that_key_and_nothing_else() {
     let (sandbox, allocation) = place.hold(free).await;
     let now = place.clock.now();
     let key = allocation.lease_key.clone();
-    let end = LeaseEnd::by_request(EndReason::Returned, now, now);
+    let end = LeaseEnd::by_request(EndReason::Returned, now, now, now);
     let give_back = async |sandbox: &SandboxId, key: &LeaseKey, claimed_by| {
-        place.store.leases.return_sandbox(sandbox, key, claimed_by, &end).await.expect("asked")
+        place.store.leases.return_sandbox(sandbox, key, claimed_by, now, &end).await.expect("asked")
     };
     let another = |track: &str, key: &str| LeaseKey {
         track: TrackId::new(track).expect("valid"),
@@ -139,7 +139,7 @@ async fn another_sandbox_takes_the_place_of_one_whose_time_is_over_in_one_write_
     let (store, over) = (&place.store, allocation.expires_at);
     let lease = store.leases.get(&allocation.lease_key).await.expect("read").expect("there");
     let request = place.ask("student-1");
-    let end = LeaseEnd::by_request(EndReason::Expired, over, over);
+    let end = LeaseEnd::by_request(EndReason::Expired, over, over, over);
     let claim = |candidate| Claim {
         request: &request,
         candidate,

@@ -109,8 +109,8 @@ async fn every_end_frees_the_permit_of_its_allocation_and_a_return_without_a_loo
     let free = place.seed(4).await;
     let store = &place.store.leases;
     let lease = held(&place, "student-0", &free[0], &permit(0)).await;
-    let blindly =
-        store.return_sandbox(&free[0].sandbox_id, &lease.key, place.clock.now(), &ended(&place)).await;
+    let now = place.clock.now();
+    let blindly = store.return_sandbox(&free[0].sandbox_id, &lease.key, now, now, &ended(&place)).await;
     assert_eq!(blindly.expect("asked"), Write::Rejected(()), "which permit would it free?");
     assert_eq!(slots(&place).await, BTreeSet::from([0]));
     let told = store.end(&free[0].sandbox_id, &lease.allocation(), &ended(&place)).await.expect("asked");

@@ -270,18 +270,19 @@ async fn a_return_ends_only_what_its_key_holds_and_held_when_it_was_asked_for() 
         (SANDBOX, "idempotency_key", text("another"), text("student-1")),
         (SANDBOX, "allocated_at", later, number(by.as_secs())),
         (LEASE, "sandbox_id", text("sandbox-001"), text("sandbox-000")),
+        (LEASE, "expires_at", number(by.as_secs()), number(allocation.expires_at.as_secs())),
     ] {
         alter(&place, item, name, value).await;
-        let told = store.leases.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked");
+        let told = store.leases.return_sandbox(&free.sandbox_id, key, by, by, &end).await.expect("asked");
         assert_eq!(told, Write::Rejected(()), "{item} {name}");
         alter(&place, item, name, back).await;
     }
     assert_eq!(
-        store.leases.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked"),
+        store.leases.return_sandbox(&free.sandbox_id, key, by, by, &end).await.expect("asked"),
         Write::Applied
     );
     alter(&place, SANDBOX, "status", text("allocated")).await;
-    let told = store.leases.return_sandbox(&free.sandbox_id, key, by, &end).await.expect("asked");
+    let told = store.leases.return_sandbox(&free.sandbox_id, key, by, by, &end).await.expect("asked");
     assert_eq!(told, Write::Rejected(()), "a lease that ended does not end again");
 }
 

@@ -1,6 +1,8 @@
 //! Steps of requests (allocate, return, cancel, poll) in a worker and the API, one read or write at a time.
 
-use broker_domain::{EndReason, Event, LeaseEnd, LeaseVerdict, ReturnVerdict, judge, judge_return};
+use broker_domain::{
+    EndReason, Event, LeaseEnd, LeaseVerdict, ReturnVerdict, Timestamp, judge, judge_return,
+};
 
 use crate::Variant;
 use crate::domain::{lease, sandbox, time, times};
@@ -71,8 +73,10 @@ impl Scenario {
         let mark = self.mark_request(world, request, target);
         match judge_return(&sandbox(target, row), &mark) {
             ReturnVerdict::End(_) => {
-                let end = LeaseEnd::by_request(EndReason::Returned, time(world.now), mark.times.enqueued_at);
                 let allocation = row.allocation.expect("it is allocated");
+                let (now, asked) = (time(world.now), mark.times.enqueued_at);
+                let expires_at = expires_at(world, allocation.key);
+                let end = LeaseEnd::by_request(EndReason::Returned, now, asked, expires_at);
                 Hand::End {
                     sandbox: target,
                     version: row.version,
@@ -130,7 +134,8 @@ impl Scenario {
 
     fn own_expiry(&self, world: &World, request: Index) -> LeaseEnd {
         let enqueued = times(world.requests[request].sent.unwrap_or_default()).enqueued_at;
-        LeaseEnd::by_request(EndReason::Expired, time(world.now), enqueued)
+        let expires_at = expires_at(world, self.requests[request].key);
+        LeaseEnd::by_request(EndReason::Expired, time(world.now), enqueued, expires_at)
     }
 
     /// The claim in the place of the key's own lease, and the end of that, in one transaction.
@@ -332,6 +337,11 @@ impl Scenario {
             world.requests[request].record = Some(Record::Ended(out));
         }
     }
+}
+
+/// When the lease of a key runs out.
+fn expires_at(world: &World, key: Index) -> Timestamp {
+    time(world.leases[key].as_ref().map_or(world.now, |lease| lease.expires))
 }
 
 /// The allocation that a key holds now.

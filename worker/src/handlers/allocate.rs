@@ -327,7 +327,8 @@ impl Handlers {
     /// Claims in the place of the caller's own lease, whose time is over. If another request is faster, the next attempt finds what
     /// became of it.
     async fn replace(&self, claim: &Claim<'_>, old: &Lease) -> Result<ClaimOutcome, StoreError> {
-        let end = LeaseEnd::by_request(old.term.end_reason(), claim.now, claim.request.times.enqueued_at);
+        let (asked, expires_at) = (claim.request.times.enqueued_at, old.grant.expires_at);
+        let end = LeaseEnd::by_request(old.term.end_reason(), claim.now, asked, expires_at);
         crash_points::point(Point::BeforeEnd);
         self.store.leases.replace(claim, old, overdue_for_owner(claim.now), &end).await
     }

@@ -1,8 +1,8 @@
 //! Return: the owner gives a sandbox back (`mark-for-deletion`). It has no deadline: a late return is still wanted.
 //!
 //! Which lease it ends stands on the sandbox. Most owners have no key but their default, so the first attempt is one write
-//! by that key, without a look; if it ends nothing, the sandbox is read and [`judge_return`] decides. Both ways end the same
-//! allocation or none; where owners choose their keys, or hold permits, a [`Habit`](super::habit) saves the futile write. Repeats of one
+//! by that key, without a look; if it ends nothing, as where the lease had run out, the sandbox is read and [`judge_return`]
+//! decides. Both ways end the same allocation or none; where owners choose their keys, or hold permits, a [`Habit`](super::habit) saves the futile write. Repeats of one
 //! return take turns ([`KeyTurns`](super::key_turns)): a return that waited for another looks before it writes.
 
 use broker_domain::{
@@ -76,9 +76,12 @@ impl Handlers {
 
     /// One write by the default key; `None` if it ended nothing.
     async fn return_without_read(&self, request: &ReturnRequest) -> Result<Option<Outcome>, HandlerError> {
-        let (key, end) = (request.default_lease_key(), self.end_of(request));
+        let (key, asked) = (request.default_lease_key(), request.times.enqueued_at);
+        // The write asks that the lease lasts beyond.
+        let end = self.end_of(request, asked);
+        let (sandbox, claimed_by) = (&request.sandbox_id, request.claimed_by());
         crash_points::point(Point::BeforeReturn);
-        match self.store.leases.return_sandbox(&request.sandbox_id, &key, request.claimed_by(), &end).await {
+        match self.store.leases.return_sandbox(sandbox, &key, claimed_by, asked, &end).await {
             Ok(Write::Applied) => {
                 self.default_keys.learn(true);
                 Ok(Some(ended(request, &end)))
@@ -115,7 +118,7 @@ impl Handlers {
     ) -> Result<Option<Outcome>, HandlerError> {
         let is_default = allocation.lease_key == request.default_lease_key();
         self.default_keys.learn(is_default && allocation.permit.is_none());
-        let end = self.end_of(request);
+        let end = self.end_of(request, allocation.expires_at);
         crash_points::point(Point::BeforeEnd);
         match self.store.leases.end(sandbox, allocation, &end).await {
             Ok(Write::Applied) => {
@@ -130,8 +133,8 @@ impl Handlers {
         }
     }
 
-    fn end_of(&self, request: &ReturnRequest) -> LeaseEnd {
-        LeaseEnd::by_request(EndReason::Returned, self.clock.now(), request.times.enqueued_at)
+    fn end_of(&self, request: &ReturnRequest, expires_at: Timestamp) -> LeaseEnd {
+        LeaseEnd::by_request(EndReason::Returned, self.clock.now(), request.times.enqueued_at, expires_at)
     }
 }
 

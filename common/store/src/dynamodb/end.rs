@@ -30,7 +30,9 @@ pub(super) const LEASE_IS_OVERDUE: &str =
 /// give back, only a look tells.
 const SANDBOX_IS_HELD_BY_KEY: &str = "#status = :allocated and allocated_to_track = :track and idempotency_key = :key and allocated_at <= :by and attribute_not_exists(permit)";
 /// The key's lease is still live and for that sandbox.
-const LEASE_IS_OF_SANDBOX: &str = "sandbox_id = :sandbox and attribute_not_exists(ended_at)";
+/// It lasts beyond the return: of one that had run out before, only a look tells whom its end fences.
+const LEASE_IS_OF_SANDBOX: &str =
+    "sandbox_id = :sandbox and attribute_not_exists(ended_at) and expires_at > :asked";
 /// How long an ended lease is kept: longer than any message can live (14 days in a dead-letter queue).
 pub(super) const ENDED_LEASE_IS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
@@ -56,15 +58,17 @@ impl LeaseStore {
         self.end_held_by(Holder::Overdue { allocation, until }, sandbox, end).await
     }
 
-    /// The same without a look at it: ends whatever allocation `key` holds `sandbox` by, if it was made by that second.
+    /// The same without a look at it: ends whatever allocation `key` holds `sandbox` by, if it was made by that second and had not
+    /// run out when it was `asked`.
     pub async fn return_sandbox(
         &self,
         sandbox: &SandboxId,
         key: &LeaseKey,
         claimed_by: Timestamp,
+        asked: Timestamp,
         end: &LeaseEnd,
     ) -> Result<Write, StoreError> {
-        self.end_held_by(Holder::Key { key, claimed_by }, sandbox, end).await
+        self.end_held_by(Holder::Key { key, claimed_by, asked }, sandbox, end).await
     }
 
     /// The same because its owner says that the sandbox is broken: it goes into quarantine, for `quarantine`.
@@ -197,8 +201,8 @@ pub(super) enum Holder<'a> {
     Allocation(&'a Allocation),
     /// This allocation, if its lease expires at `until` or before.
     Overdue { allocation: &'a Allocation, until: Timestamp },
-    /// Whatever allocation of the key was made by that second.
-    Key { key: &'a LeaseKey, claimed_by: Timestamp },
+    /// Whatever allocation of the key was made by that second, and had not run out when it was asked.
+    Key { key: &'a LeaseKey, claimed_by: Timestamp, asked: Timestamp },
 }
 
 impl Holder<'_> {
@@ -225,7 +229,7 @@ impl Holder<'_> {
             Self::Allocation(allocation) | Self::Overdue { allocation, .. } => update
                 .condition_expression(SANDBOX_IS_HELD)
                 .expression_attribute_values(":seen", s(allocation.id.to_string())),
-            Self::Key { key, claimed_by } => update
+            Self::Key { key, claimed_by, .. } => update
                 .condition_expression(SANDBOX_IS_HELD_BY_KEY)
                 .expression_attribute_values(":track", s(key.track.as_str()))
                 .expression_attribute_values(":key", s(key.key.as_str()))
@@ -243,9 +247,10 @@ impl Holder<'_> {
                 .condition_expression(LEASE_IS_OVERDUE)
                 .expression_attribute_values(":seen", s(allocation.id.to_string()))
                 .expression_attribute_values(":until", n(until.as_secs())),
-            Self::Key { .. } => update
+            Self::Key { asked, .. } => update
                 .condition_expression(LEASE_IS_OF_SANDBOX)
-                .expression_attribute_values(":sandbox", s(sandbox.as_str())),
+                .expression_attribute_values(":sandbox", s(sandbox.as_str()))
+                .expression_attribute_values(":asked", n(asked.as_secs())),
         }
     }
 }

@@ -48,11 +48,13 @@ pub enum Variant {
     PastOwnLine,
     /// The job that ends a lease past its time fences all who asked before it ran.
     FenceByJob,
+    /// The return of a sandbox whose lease had run out fences all who asked before it.
+    FenceByReturn,
 }
 
 impl Variant {
     /// The mistakes.
-    pub const BROKEN: [Self; 13] = [
+    pub const BROKEN: [Self; 14] = [
         Self::ParkedClaims,
         Self::OwnGrant,
         Self::PassOver,
@@ -66,6 +68,7 @@ impl Variant {
         Self::QuotaMark,
         Self::PastOwnLine,
         Self::FenceByJob,
+        Self::FenceByReturn,
     ];
 
     /// A part of the promise that it breaks.
@@ -80,7 +83,7 @@ impl Variant {
             Self::GrantWithoutRecord => "was cancelled",
             Self::PermitByRead => "more leases than",
             Self::PastOwnLine => "own line",
-            Self::FenceByJob => "outdated by the end",
+            Self::FenceByJob | Self::FenceByReturn => "outdated by the end",
         }
     }
 }

@@ -33,7 +33,7 @@ impl Scenario {
             }
             let request_number = u8::try_from(number).unwrap_or(u8::MAX);
             let of_key = world.leases[usize::from(self.key(request_number))].as_ref();
-            let outlived = of_key.is_some_and(|lease| lease.expired);
+            let outlived = of_key.is_some_and(|lease| lease.ran_out);
             if outlived && matches!(self.verdict(world, request_number), LeaseVerdict::Superseded) {
                 return Some(format!(
                     "request {number} is outdated by the end of a lease that had run out before"

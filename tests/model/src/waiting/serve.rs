@@ -119,7 +119,7 @@ impl Scenario {
             world.permit = Some(key);
         }
         world.leases[usize::from(key)] =
-            Some(LeaseRow { request: number, sandbox, past: false, ended: false, fence: 0, expired: false });
+            Some(LeaseRow { request: number, sandbox, past: false, ended: false, fence: 0, ran_out: false });
         let request = &mut world.requests[usize::from(number)];
         if request.told_none {
             world.fault = Some("a request was cancelled and has a sandbox");

@@ -3,7 +3,7 @@
 use broker_domain::{EndReason, LeaseEnd, LeaseVerdict, Timestamp, judge};
 
 use super::serve::Granted;
-use super::world::{Action, End, Hand, NOW, Sandbox, World, ask, expires_at, lease};
+use super::world::{Action, End, Hand, NOW, Sandbox, World, ask, asked_after, expires_at, lease};
 use super::{Scenario, Variant};
 
 impl Scenario {
@@ -88,10 +88,12 @@ impl Scenario {
                 self.ask_after_the_deadline(world, small(number), true);
             }
             Action::Return(number) => {
-                let asked = world.requests.iter().filter(|request| request.sent).count();
-                end_lease(world, number, small(asked), false);
+                let sent = world.requests.iter().filter(|request| request.sent).count();
+                self.end(world, number, EndReason::Returned, asked_after(small(sent)));
             }
-            Action::Expire(number) => self.expire(world, number),
+            Action::Expire(number) => {
+                self.end(world, number, EndReason::Expired, Timestamp::from_secs(NOW));
+            }
             Action::Die(worker, number) => {
                 world.deaths += 1;
                 let request = &mut world.requests[number];
@@ -277,15 +279,17 @@ impl Scenario {
         }
     }
 
-    fn expire(&self, world: &mut World, number: usize) {
+    /// The end of a lease by its owner's return or by the job, asked for at `asked_at`.
+    fn end(&self, world: &mut World, number: usize, reason: EndReason, asked_at: Timestamp) {
         let Sandbox::Allocated { key } = world.sandboxes[number] else { return };
         let Some(lease) = &world.leases[usize::from(key)] else { return };
-        let now = Timestamp::from_secs(NOW);
-        let until = if self.variant == Variant::FenceByJob { now } else { expires_at(lease) };
-        let end = LeaseEnd::by_broker(EndReason::Expired, now, until);
+        let fences_all =
+            if reason == EndReason::Returned { Variant::FenceByReturn } else { Variant::FenceByJob };
+        let until = if self.variant == fences_all { asked_at } else { expires_at(lease) };
+        let end = LeaseEnd::by_request(reason, Timestamp::from_secs(NOW), asked_at, until);
         let asked = (0..small(world.requests.len())).map(|request| ask(request, key, 0).times.enqueued_at);
         let fenced = asked.filter(|asked_at| *asked_at <= end.fence).count();
-        end_lease(world, number, small(fenced), true);
+        end_lease(world, number, small(fenced));
     }
 
     /// Whether the order of one line puts `first` before `second`.
@@ -327,7 +331,7 @@ pub(super) fn leave(world: &mut World, request: u8) {
     }
 }
 
-fn end_lease(world: &mut World, number: usize, fence: u8, expired: bool) {
+fn end_lease(world: &mut World, number: usize, fence: u8) {
     let Sandbox::Allocated { key } = world.sandboxes[number] else { return };
     world.sandboxes[number] = Sandbox::Ended;
     if world.permit == Some(key) {
@@ -335,7 +339,7 @@ fn end_lease(world: &mut World, number: usize, fence: u8, expired: bool) {
         world.requests.iter_mut().for_each(|request| request.marked = false);
     }
     if let Some(lease) = &mut world.leases[usize::from(key)] {
-        (lease.ended, lease.fence, lease.expired) = (true, fence, expired);
+        (lease.ended, lease.fence, lease.ran_out) = (true, fence, lease.past);
     }
 }
 

@@ -93,8 +93,8 @@ pub(super) struct LeaseRow {
     pub(super) ended: bool,
     /// So many requests are fenced by its end.
     pub(super) fence: u8,
-    /// A job ended it.
-    pub(super) expired: bool,
+    /// It had run out when it ended.
+    pub(super) ran_out: bool,
 }
 
 /// What a worker read or decided and has not written yet.
@@ -204,7 +204,7 @@ impl World {
                 past: true,
                 ended: false,
                 fence: 0,
-                expired: false,
+                ran_out: false,
             });
         }
         world
@@ -262,6 +262,11 @@ pub(super) fn ask(number: u8, key: u8, of: u8) -> AllocateRequest {
         asynchronous: false,
         times: Times { enqueued_at: at, reply_by: at, deadline: time(2 * NOW) },
     }
+}
+
+/// A time that is clearly after that of so many requests, and not after that of the next.
+pub(super) fn asked_after(requests: u8) -> Timestamp {
+    time(97 + 10 * u64::from(requests))
 }
 
 pub(super) fn expires_at(row: &LeaseRow) -> Timestamp {

@@ -130,7 +130,8 @@ impl Dealing<'_> {
         let jobs = self.jobs;
         jobs.clock.reaches(old.ends_for_owner_at()).await;
         let now = jobs.clock.now();
-        let end_of_old = LeaseEnd::by_request(old.term.end_reason(), now, waiter.ask.times.enqueued_at);
+        let (asked, expires_at) = (waiter.ask.times.enqueued_at, old.grant.expires_at);
+        let end_of_old = LeaseEnd::by_request(old.term.end_reason(), now, asked, expires_at);
         match jobs.store.leases.replace(claim, old, overdue_for_owner(now), &end_of_old).await {
             Ok(ClaimOutcome::Created(grant)) => Ok(self.created(waiter, claim, grant)),
             Ok(ClaimOutcome::LostCandidate | ClaimOutcome::CandidateChanged(..)) => Ok(Settled::SandboxGone),
