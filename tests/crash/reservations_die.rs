@@ -179,6 +179,41 @@ async fn a_worker_that_dies_between_two_that_go_back_leaves_the_rest_to_another(
     goes_back_whatever_died(Point::GivenBack, "over").await;
 }
 
+/// A request of its tenant that stands in a line.
+async fn waits(broker: &Broker, track: &str) -> String {
+    let waits = broker.allocate(track).token(ACME).wait(1).json(&json!({ "max_wait_s": 600 }));
+    let waits = waits.send().await.expect_status(202).must_have("location").to_owned();
+    wait_for_condition("a place", async || match broker.table().keys("LINE#").await {
+        places if places.len() == 1 => Ok(()),
+        places => Err(places),
+    })
+    .await;
+    waits
+}
+
+#[tokio::test]
+async fn what_a_worker_put_aside_and_was_about_to_deal_is_not_taken_past_who_waits_for_it() {
+    // No look but the first of each worker.
+    story(setup(0).var("BROKER_SERVE_EVERY_S", "3600"), async |broker| {
+        reserve(broker, 1, json!({})).await;
+        broker.start_worker().await;
+        let first = waits(broker, "first").await;
+        broker.stop_workers().await;
+        broker.cli_ok(&["pool", "seed", "--name-prefix", "sandbox", "--start", "0", "--count", "1"]).await;
+        broker.lists_are_current().await;
+        stands_still(broker, Point::PutAside).await;
+        broker.start_worker().await;
+        for n in 0..3 {
+            let late = broker.allocate(&format!("late-{n}")).token(ACME).send().await;
+            late.expect_problem(409, "NO_SANDBOXES_AVAILABLE");
+        }
+        goes_on(broker).await;
+        let told = broker.request(&first, "first").token(ACME).send().await.expect_status(200);
+        assert_eq!(told.text_of("status"), "succeeded", "{told:#?}");
+    })
+    .await;
+}
+
 /// Lets the worker that stopped in the middle of its first look go on, until it is done with it.
 async fn goes_on(broker: &Broker) {
     broker.worker(0).thaw();

@@ -4,7 +4,8 @@
 //! it comes with a permit, and a request never overtakes a place of its tenant that was durable before the request was made:
 //! otherwise requests that wait for a permit could starve. A request whose prefix falls under several limits tries the other
 //! flavours, and sandboxes under no limit, before it is answered which limit is reached: of each first what is reserved for its
-//! tenant, then what is offered to all. What a read found empty a moment ago is not read again for that.
+//! tenant, then what is offered to all. What a read found empty a moment ago is not read again for that. What is reserved goes past
+//! no place of its tenant either, under a limit or under none.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use broker_domain::policy::{Policy, TenantLimit};
 use broker_domain::waiting::{Line, Place};
-use broker_domain::{AllocateRequest, NamePrefix, Quota, ReservationId, SandboxName, TenantName, Timestamp};
+use broker_domain::{
+    AllocateRequest, NamePrefix, Quota, ReservationId, SandboxName, Status, TenantName, Timestamp,
+};
 use broker_messages::RequestMessage;
 use broker_store::reservations::ReservationsUnknown;
 use broker_store::{Candidate, CandidateFilter, Pages, StoreError};
@@ -104,7 +107,7 @@ pub(super) enum LinesLearnt {
 /// When a look for what falls under no limit of a tenant found nothing, by the prefix that it asked for.
 pub(super) type NothingBeyond = Mutex<HashMap<(TenantName, Option<NamePrefix>), Instant>>;
 
-/// The last look at each limited tenant's lines.
+/// The last look at the lines of each tenant that is limited or has something reserved.
 #[derive(Debug, Default)]
 pub(super) struct LastLooks(Mutex<HashMap<TenantName, LastLook>>);
 
@@ -150,7 +153,7 @@ impl Handlers {
         request: &AllocateRequest,
         policy: &Policy,
     ) -> Result<Claimable, HandlerError> {
-        let Some(candidate) = self.candidate(request).await? else {
+        let Some(candidate) = self.candidate(request, policy).await? else {
             return Ok(Claimable::Nothing);
         };
         let refused = match self.permitted(request, policy, candidate).await? {
@@ -167,7 +170,10 @@ impl Handlers {
                 continue;
             }
             for of in self.of_tenant_and_all(&refused.limited.limit.tenant, Some(prefix)).await? {
-                let Some(candidate) = self.candidates.next_if_any(&of).await? else { continue };
+                let candidate = self.candidates.next_if_any(&of).await?;
+                let Some(candidate) = self.unless_waited_for(request, policy, candidate).await? else {
+                    continue;
+                };
                 match self.permitted(request, policy, candidate).await? {
                     Claimable::Free(taken) => {
                         refused.candidate.put_back();
@@ -208,7 +214,8 @@ impl Handlers {
         let mut wanted = self.of_tenant_and_all(tenant, request.prefix.as_ref()).await?;
         wanted.retain(|of| !is_limited(of));
         for of in wanted {
-            if let Some(candidate) = self.candidates.next_that(&of, is_free).await? {
+            let candidate = self.candidates.next_that(&of, is_free).await?;
+            if let Some(candidate) = self.unless_waited_for(request, policy, candidate).await? {
                 return Ok(Some(candidate));
             }
         }
@@ -230,11 +237,16 @@ impl Handlers {
 
     /// A candidate: one that is put aside for the request's tenant, if there is one, else one that is offered to all. That there is
     /// none is only said after a look at both.
-    async fn candidate(&self, request: &AllocateRequest) -> Result<Option<HeldCandidate>, HandlerError> {
+    async fn candidate(
+        &self,
+        request: &AllocateRequest,
+        policy: &Policy,
+    ) -> Result<Option<HeldCandidate>, HandlerError> {
         let prefix = request.prefix.as_ref();
         if let Some(tenant) = &request.tenant {
             for of in known(self.reservations.of_use_to(tenant, prefix)).await? {
-                if let Some(candidate) = self.candidates.next_if_any(&of).await? {
+                let candidate = self.candidates.next_if_any(&of).await?;
+                if let Some(candidate) = self.unless_waited_for(request, policy, candidate).await? {
                     return Ok(Some(candidate));
                 }
             }
@@ -244,12 +256,35 @@ impl Handlers {
         }
         if let Some(tenant) = &request.tenant {
             for of in known(self.reservations.read_now(tenant, prefix)).await? {
-                if let Some(candidate) = self.candidates.next(&of).await? {
+                let candidate = self.candidates.next(&of).await?;
+                if let Some(candidate) = self.unless_waited_for(request, policy, candidate).await? {
                     return Ok(Some(candidate));
                 }
             }
         }
         Ok(None)
+    }
+
+    /// `candidate`, but not one that is put aside for the tenant and fits a place of it: what arrives is put aside before it is
+    /// dealt. One that falls under a limit is judged with its permit.
+    async fn unless_waited_for(
+        &self,
+        request: &AllocateRequest,
+        policy: &Policy,
+        candidate: Option<HeldCandidate>,
+    ) -> Result<Option<HeldCandidate>, HandlerError> {
+        let Some(candidate) = candidate else { return Ok(None) };
+        let Some(tenant) = &request.tenant else { return Ok(Some(candidate)) };
+        let name = &candidate.candidate().name;
+        if candidate.listed() != Status::Reserved || policy.limit_of(tenant, name).is_some() {
+            return Ok(Some(candidate));
+        }
+        let waited = self.waited(tenant, request.times.enqueued_at).await?;
+        if waited.iter().any(|line| line.fits(name)) {
+            candidate.put_back();
+            return Ok(None);
+        }
+        Ok(Some(candidate))
     }
 
     /// Keeps a sandbox that is not as it was listed for the next claim, if it is of use to `request` as it is now: the index may
