@@ -3,7 +3,7 @@
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::table::{now_s, text};
-use broker_tests::{Fault, Provider, Rule, story, together, wait_for_condition};
+use broker_tests::{Broker, Fault, Provider, Rule, story, together, wait_for_condition};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -311,6 +311,87 @@ async fn a_reservation_that_was_made_is_told_though_nobody_can_count() {
         let acts: Vec<_> = lines.iter().filter(|line| line["target"] == json!(id)).collect();
         assert_eq!(acts.len(), 3, "{lines:#?}");
         assert!(acts.iter().all(|line| line["ended"].is_null()), "{acts:#?}");
+    })
+    .await;
+}
+
+/// So many sandboxes whose names begin so, which arrive.
+async fn arrive(broker: &Broker, prefix: &str, start: u64, count: u64) {
+    let (start, count) = (start.to_string(), count.to_string());
+    broker.cli_ok(&["pool", "seed", "--name-prefix", prefix, "--start", &start, "--count", &count]).await;
+}
+
+async fn until_status(broker: &Broker, sandbox: &str, status: &str) {
+    wait_for_condition(&format!("{sandbox} to be {status}"), async || {
+        let told = broker.shown(sandbox).await["status"].clone();
+        if told == status { Ok(()) } else { Err(told) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_given_back_is_in_no_other_reservations_way_nor_in_that_of_those_who_wait() {
+    story(setup().apis(1).workers(1).faults(1), async |broker| {
+        policy::apply(broker, SMALL).await;
+        let first = reserve(broker, &["--name-prefix", "lab-", "--count", "2"]).await;
+        arrive(broker, "lab", 0, 2).await;
+        until_reserved(broker, 2).await;
+        arrive(broker, "other", 10, 2).await;
+        for sandbox in ["seed-000010", "seed-000011"] {
+            until_status(broker, sandbox, "available").await;
+        }
+        let waits = broker.allocate("student").token(UMBRELLA).name_prefix("gpu-").wait(1);
+        let waits = waits.json(&json!({ "max_wait_s": 600 })).send().await.expect_status(202);
+        wait_for_condition("a place", async || match broker.table().keys("LINE#").await {
+            places if places.len() == 1 => Ok(()),
+            places => Err(places),
+        })
+        .await;
+        broker.lists_are_current().await;
+        broker.proxy().add(Rule::new(Fault::Conflict).containing("SBX#seed-000000"));
+        broker.cli_ok(&["reservation", "delete", &first]).await;
+        // It begins behind the first one, and what is offered comes without an arrival.
+        let begins = at(now_s());
+        reserve(broker, &["--name-prefix", "other-", "--count", "1", "--from", &begins]).await;
+        let mut offered = broker.table().must_get("SBX#seed-000011").await;
+        for name in ["name", "state_key"] {
+            offered.insert(name.to_owned(), text("gpu-1"));
+        }
+        broker.table().put(offered).await;
+        until_status(broker, "seed-000010", "reserved").await;
+        until_status(broker, "seed-000001", "available").await;
+        let location = waits.must_have("location");
+        wait_for_condition("who waits to be served", async || {
+            let told = broker.request(location, "student").token(UMBRELLA).send().await.expect_status(200);
+            if told.text_of("status") == "succeeded" { Ok(()) } else { Err(told.text) }
+        })
+        .await;
+        assert!(broker.proxy().done("UpdateItem", Fault::Conflict) > 0);
+        assert_eq!(broker.shown("seed-000000").await["status"], "reserved");
+        broker.proxy().calm();
+        until_status(broker, "seed-000000", "available").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn arrivals_of_a_reservation_that_cannot_be_written_are_in_no_others_way() {
+    story(setup().apis(1).workers(1).faults(1), async |broker| {
+        policy::apply(broker, SMALL).await;
+        let id = reserve(broker, &["--name-prefix", "lab-", "--count", "1"]).await;
+        reserve(broker, &["--name-prefix", "gpu-", "--count", "1"]).await;
+        broker.stop_workers().await;
+        for (n, prefix) in ["lab", "gpu", "other"].into_iter().enumerate() {
+            arrive(broker, prefix, n as u64, 1).await;
+        }
+        broker.lists_are_current().await;
+        broker.proxy().add(Rule::new(Fault::Conflict).on("TransactWriteItems").containing(&id));
+        broker.start_worker().await;
+        until_status(broker, "seed-000001", "reserved").await;
+        until_status(broker, "seed-000002", "available").await;
+        assert_eq!(broker.shown("seed-000000").await["status"], "arriving", "it is left to the next look");
+        broker.proxy().calm();
+        until_status(broker, "seed-000000", "reserved").await;
     })
     .await;
 }

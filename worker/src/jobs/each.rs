@@ -72,8 +72,8 @@ where
     Ok(())
 }
 
-/// What was done, or `None` if this one cannot be read or written for a reason of its own: it is counted as failed, left to the
-/// next run, and stops no other. An error that passes, for all, is returned.
+/// What was done, or `None` if this one cannot be read or written for a reason of its own, or another transaction is in its way: it
+/// is counted as failed, left to the next run, and stops no other. Any other error that passes, for all, is returned.
 pub(super) fn or_passed_over<T>(
     done: Result<T, StoreError>,
     one: &impl Display,
@@ -81,7 +81,7 @@ pub(super) fn or_passed_over<T>(
 ) -> Result<Option<T>, StoreError> {
     match done {
         Ok(done) => Ok(Some(done)),
-        Err(error) if error.is_retryable() => Err(error),
+        Err(error) if error.is_retryable() && !matches!(error, StoreError::Conflict) => Err(error),
         Err(error) => {
             tracing::warn!(job = report.job, %one, "left to the next run: {error}");
             report.failed += 1;

@@ -205,7 +205,7 @@ pub async fn close(
     why: ReservationEnd,
     now: Timestamp,
 ) -> Result<Option<Reservation>, StoreError> {
-    loop {
+    for _ in 0..TRIES {
         let Some(stands) = store.reservations.get(id).await? else { return Ok(None) };
         let is_due = match why {
             ReservationEnd::Over | ReservationEnd::NoShow => stands.end_due(now) == Some(why),
@@ -222,6 +222,7 @@ pub async fn close(
             Err(error) => return Err(error),
         }
     }
+    Err(StoreError::Conflict)
 }
 
 /// What stands in the way of `terms`; `None` if nothing does. A flavour without `max` has room for any number. A prefix that

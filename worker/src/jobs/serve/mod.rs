@@ -206,10 +206,11 @@ pub(crate) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         report.detail("granted", admitted.granted);
         metrics::counter!("broker_serve_left_behind_total").increment(admitted.admitted);
     }
-    put_aside::look(jobs, report).await?;
-    offered(jobs, report).await?;
-    walk::walk_when_due(jobs).await?;
-    Ok(())
+    // None keeps the others from their work.
+    let looked = put_aside::look(jobs, report).await;
+    let dealt = offered(jobs, report).await;
+    let walked = walk::walk_when_due(jobs).await;
+    Ok(looked.and(dealt).and(walked)?)
 }
 
 /// The policy: without it, it is not known which sandboxes a gate guards. A process that just started reads it itself.
@@ -322,15 +323,16 @@ async fn offer(jobs: &Jobs, arrivals: Vec<Candidate>, by: By) -> Admitted {
     let all = arrivals.len() as u64;
     // On the heap: jobs are large already, and a thread's stack is not.
     let dealt = Box::pin(async {
-        let free = put_aside::arrivals(jobs, arrivals).await?;
-        deal::all(jobs, free, by).await
+        let (free, to_next_look) = put_aside::arrivals(jobs, arrivals).await?;
+        deal::all(jobs, free, by).await.map(|left| (left, to_next_look))
     });
     match dealt.await {
-        Ok(left) => {
+        Ok((left, to_next_look)) => {
             // What is put aside stays so.
             let left_over = left.free.into_iter().filter(|free| free.listed == Status::Arriving);
             let admitted = admit::all(jobs, left_over.map(|free| free.candidate).collect()).await;
-            Admitted { granted: left.granted, ..admitted }
+            let failed = admitted.failed + to_next_look;
+            Admitted { granted: left.granted, failed, ..admitted }
         }
         // Nothing is admitted past a line that could not be read.
         Err(error) => {
@@ -340,18 +342,20 @@ async fn offer(jobs: &Jobs, arrivals: Vec<Candidate>, by: By) -> Admitted {
     }
 }
 
-/// Deals what is offered to those who wait: the index may have shown a request nothing that was there.
+/// Deals what is offered to those who wait: the index may have shown a request nothing that was there. What is in the way of some is
+/// in no other's.
 async fn offered(jobs: &Jobs, report: &mut JobReport) -> Result<(), StoreError> {
     let lines = jobs.store.waiting.lines(jobs.clock.now()).await?;
     if lines.is_empty() {
         return Ok(());
     }
     let policy = policy(jobs).await.unwrap_or_default();
-    put_aside::offered(jobs, &policy, &lines, report).await?;
+    let mut dealt = put_aside::offered(jobs, &policy, &lines, report).await;
     for prefix in waited_for(&policy, &lines) {
-        deal_listed(jobs, &CandidateFilter::available(prefix.as_ref()), None, report).await?;
+        let filter = CandidateFilter::available(prefix.as_ref());
+        dealt = dealt.and(deal_listed(jobs, &filter, None, report).await);
     }
-    Ok(())
+    dealt
 }
 
 /// Deals what the index lists of `filter`, put aside for a tenant or for all.

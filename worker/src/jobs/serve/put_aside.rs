@@ -16,14 +16,14 @@ use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{
     Candidate, CandidateFilter, Census, ListedLine, PUT_ASIDE_TOGETHER, Pages, PutAside, StoreError, Write,
-    reservations,
+    reservations, retry_on_conflict,
 };
 
 use super::rooms::Free;
 use super::{By, TOGETHER};
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, each};
 
-/// Attempts of one call that other transactions are in the way of, until the rest is left to the next look.
+/// Attempts in a row that other transactions are in the way of, until the rest is left to the next look.
 const TRIES: u32 = 8;
 /// The pauses after those.
 const ON_CONFLICT: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(320));
@@ -32,24 +32,30 @@ const CLEARED_AFTER: Duration = Duration::from_secs(60);
 /// Sandboxes of one reservation that one look puts aside or gives back; the next goes on.
 const MOST: usize = 5_000;
 
-/// Puts aside those of `arrivals` that reservations are short of. What another write was faster with is left out.
-pub(super) async fn arrivals(jobs: &Jobs, arrivals: Vec<Candidate>) -> Result<Vec<Free>, StoreError> {
+/// Puts aside those of `arrivals` that reservations are short of. What another write was faster with is left out, and so is, counted,
+/// what fits a reservation that could not be written: it may be short of it still.
+pub(super) async fn arrivals(jobs: &Jobs, arrivals: Vec<Candidate>) -> Result<(Vec<Free>, u64), StoreError> {
     let mut left = arrivals;
-    let mut free = Vec::new();
+    let (mut free, mut to_next_look) = (Vec::new(), 0);
     for reservation in in_order(jobs.store.reservations.all().await?) {
         if reservation.short(jobs.clock.now()) == 0 || left.is_empty() {
             continue;
         }
         let (fitting, others): (Vec<_>, Vec<_>) =
             left.into_iter().partition(|arrival| reservation.terms.fits(&arrival.name));
-        let mut holder = ReservationHolder::new(jobs, reservation);
-        let unused = holder.put_aside(fitting, Status::Arriving).await?;
+        let (mut holder, many) = (ReservationHolder::new(jobs, reservation), fitting.len());
+        let put_aside = holder.put_aside(fitting, Status::Arriving).await;
         let ReservationHolder { reservation, done, .. } = holder;
+        let unused = put_aside.unwrap_or_else(|error| {
+            tracing::warn!(reservation = %reservation.id, "arrivals left to the next look: {error}");
+            to_next_look += many.saturating_sub(done.len()) as u64;
+            Vec::new()
+        });
         free.extend(done.into_iter().map(|candidate| reserved(candidate, &reservation)));
         left = others.into_iter().chain(unused).collect();
     }
     free.extend(left.into_iter().map(|candidate| Free::for_all(candidate, Status::Arriving)));
-    Ok(free)
+    Ok((free, to_next_look))
 }
 
 fn reserved(candidate: Candidate, of: &Reservation) -> Free {
@@ -65,7 +71,8 @@ fn in_order(mut reservations: Vec<Reservation>) -> Vec<Reservation> {
 /// Whether a reservation is to be ended, has too much, is short of what is available, or has what its tenant waits for.
 pub(super) async fn is_wanted(jobs: &Jobs, lines: &[ListedLine]) -> Result<bool, StoreError> {
     let (all, now) = (jobs.store.reservations.all().await?, jobs.clock.now());
-    let census = census_of_floors(jobs, &all).await?;
+    // One that cannot be read is a look's to tell of.
+    let census = census_of_floors(jobs, &all).await.unwrap_or_default();
     for reservation in &all {
         let is_ending = reservation.closed.is_some_and(|closed| !closed.cleared);
         if is_ending
@@ -125,35 +132,51 @@ fn used_up(reservation: &Reservation, census: Option<&Census>, now: Timestamp) -
     (there < reservation.held).then_some(there)
 }
 
-/// Checks every reservation: ends those past their end, gives back surplus sandboxes, puts aside what is missing.
+/// Checks every reservation: ends those past their end, gives back surplus sandboxes, puts aside what is missing. One that is in
+/// trouble stops no other; the first error is returned when all were looked at.
 pub(super) async fn look(jobs: &Jobs, report: &mut JobReport) -> Result<(), StoreError> {
     let all = in_order(jobs.store.reservations.all().await?);
-    let census = census_of_floors(jobs, &all).await?;
+    // Without a census floors count as before.
+    let (census, mut looked) = match census_of_floors(jobs, &all).await {
+        Ok(census) => (census, Ok(())),
+        Err(error) => (None, Err(error)),
+    };
     for reservation in all {
         if jobs.stop.is_cancelled() {
             break;
         }
-        let Some(reservation) = standing(jobs, reservation, census.as_ref()).await? else { continue };
-        let now = jobs.clock.now();
-        let back = match &reservation.closed {
-            Some(Closed { cleared: true, .. }) => continue,
-            Some(closed) => give_back(jobs, &reservation, closed).await?,
-            None if reservation.surplus(now) > 0 => give_back_surplus(jobs, reservation).await?,
-            None => {
-                let put_aside = put_aside(jobs, reservation).await?;
-                report.changed += put_aside;
-                report.detail("put_aside", put_aside);
-                continue;
-            }
-        };
-        report.changed += back.len() as u64;
-        report.detail("given_back", back.len() as u64);
-        // Their gate let them through before.
-        let admitted = Box::pin(super::offer(jobs, back, By::Sweep)).await;
-        report.failed += admitted.failed;
-        report.detail("granted", admitted.granted);
+        let id = reservation.id;
+        let one = look_at(jobs, reservation, census.as_ref(), report).await;
+        if let Err(error) = &one {
+            tracing::warn!(reservation = %id, "left to the next look: {error}");
+        }
+        looked = looked.and(one);
     }
-    Ok(())
+    looked
+}
+
+async fn look_at(
+    jobs: &Jobs,
+    reservation: Reservation,
+    census: Option<&Census>,
+    report: &mut JobReport,
+) -> Result<(), StoreError> {
+    let Some(reservation) = standing(jobs, reservation, census).await? else { return Ok(()) };
+    let now = jobs.clock.now();
+    let mut back = Vec::new();
+    let looked = match &reservation.closed {
+        Some(Closed { cleared: true, .. }) => return Ok(()),
+        Some(closed) => give_back(jobs, &reservation, closed, &mut back, report).await,
+        None if reservation.surplus(now) > 0 => give_back_surplus(jobs, reservation, &mut back).await,
+        None => return put_aside(jobs, reservation, report).await,
+    };
+    report.changed += back.len() as u64;
+    report.detail("given_back", back.len() as u64);
+    // Their gate let them through before.
+    let admitted = Box::pin(super::offer(jobs, back, By::Sweep)).await;
+    report.failed += admitted.failed;
+    report.detail("granted", admitted.granted);
+    looked
 }
 
 /// The reservation as it stands once it is ended if its time is over, and counted anew if it is a floor; `None` if another worker was
@@ -197,7 +220,9 @@ async fn give_back(
     jobs: &Jobs,
     reservation: &Reservation,
     closed: &Closed,
-) -> Result<Vec<Candidate>, StoreError> {
+    back: &mut Vec<Candidate>,
+    report: &mut JobReport,
+) -> Result<(), StoreError> {
     let (found, now) = (listed(jobs, reservation, MOST).await?, jobs.clock.now());
     if found.is_empty() && now.since(closed.at) >= CLEARED_AFTER {
         let closed = Some(Closed { cleared: true, ..*closed });
@@ -205,45 +230,59 @@ async fn give_back(
         // Another worker saw as much.
         let (Write::Applied | Write::Rejected(())) = jobs.store.reservations.update(&after).await?;
     }
-    let mut back = Vec::new();
     for candidate in found {
-        if jobs.store.reservations.give_back(reservation.id, &candidate, now).await?.is_applied() {
+        let gives_back = || jobs.store.reservations.give_back(reservation.id, &candidate, now);
+        let written = retry_on_conflict(&jobs.entropy, gives_back).await;
+        let written = each::or_passed_over(written, &candidate.sandbox_id, report)?;
+        if written.is_some_and(|written| written.is_applied()) {
             crash_points::point(Point::GivenBack);
             back.push(Candidate { version: candidate.version + 1, ..candidate });
         }
     }
-    Ok(back)
+    Ok(())
 }
 
-async fn give_back_surplus(jobs: &Jobs, reservation: Reservation) -> Result<Vec<Candidate>, StoreError> {
+async fn give_back_surplus(
+    jobs: &Jobs,
+    reservation: Reservation,
+    back: &mut Vec<Candidate>,
+) -> Result<(), StoreError> {
     let surplus = reservation.surplus(jobs.clock.now()) as usize;
     let found = listed(jobs, &reservation, surplus.min(MOST)).await?;
     let mut holder = ReservationHolder::new(jobs, reservation);
-    holder.give_back(found).await?;
-    Ok(holder.done)
+    let given_back = holder.give_back(found).await;
+    back.extend(holder.done);
+    given_back
 }
 
-/// Puts aside what is available, as far as the reservation is short; how many.
-async fn put_aside(jobs: &Jobs, reservation: Reservation) -> Result<u64, StoreError> {
+/// Puts aside what is available, as far as the reservation is short.
+async fn put_aside(jobs: &Jobs, reservation: Reservation, report: &mut JobReport) -> Result<(), StoreError> {
     let filter = CandidateFilter::available(Some(&reservation.terms.prefix));
     let mut holder = ReservationHolder::new(jobs, reservation);
     let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep_candidates(&filter, after, TOGETHER));
-    while holder.room() > 0
-        && holder.done.len() < MOST
-        && let Some(page) = pages.next().await?
-    {
-        holder.put_aside(page, Status::Available).await?;
+    let put_aside = async {
+        while holder.room() > 0
+            && holder.done.len() < MOST
+            && let Some(page) = pages.next().await?
+        {
+            holder.put_aside(page, Status::Available).await?;
+        }
+        Ok(())
     }
-    Ok(holder.done.len() as u64)
+    .await;
+    report.changed += holder.done.len() as u64;
+    report.detail("put_aside", holder.done.len() as u64);
+    put_aside
 }
 
-/// Deals what is put aside to the requests of its tenant that wait.
+/// Deals what is put aside to the requests of its tenant that wait. What is in one reservation's way is in no other's.
 pub(super) async fn offered(
     jobs: &Jobs,
     policy: &Policy,
     lines: &[ListedLine],
     report: &mut JobReport,
 ) -> Result<(), StoreError> {
+    let mut dealt = Ok(());
     for reservation in jobs.store.reservations.all().await? {
         if !reservation.is_open() || reservation.held == 0 {
             continue;
@@ -254,10 +293,10 @@ pub(super) async fn offered(
             wanted.iter().filter_map(|wanted| reservation.of_use_to(wanted.as_ref())).collect();
         for prefix in of_use {
             let filter = CandidateFilter::reserved(reservation.id, Some(prefix));
-            super::deal_listed(jobs, &filter, Some(tenant), report).await?;
+            dealt = dealt.and(super::deal_listed(jobs, &filter, Some(tenant), report).await);
         }
     }
-    Ok(())
+    dealt
 }
 
 /// One reservation while sandboxes are put aside for it, or go back.
@@ -266,6 +305,7 @@ struct ReservationHolder<'j> {
     reservation: Reservation,
     /// What was written, at the versions that it has now.
     done: Vec<Candidate>,
+    /// Attempts that others were in the way of, one after the other.
     conflicts: u32,
 }
 
@@ -329,6 +369,7 @@ impl<'j> ReservationHolder<'j> {
             Ok(PutAside::Done(after)) => {
                 crash_points::point(Point::PutAside);
                 self.reservation = *after;
+                self.conflicts = 0;
                 let written = some.into_iter();
                 self.done.extend(written.map(|one| Candidate { version: one.version + 1, ..one }));
             }
