@@ -60,12 +60,13 @@ use crate::request::auth::Authenticator;
 use crate::request::cors::Cors;
 use crate::request::rate_limit::Rate;
 use crate::request::seat::Seats;
+use crate::routes::Audience;
 use crate::rpc::RequestReply;
 use crate::rpc::backlog::RequestBacklog;
 use crate::rpc::reply_queue::ReplyQueue;
 use crate::rpc::reply_router::ReplyRouter;
 use crate::served::ServedCounts;
-use crate::service::{Audience, Door, Service};
+use crate::service::{Door, Service};
 use crate::waiting::CachedLines;
 
 /// Connections of operators and machines where they have a listener of their own.

@@ -53,7 +53,7 @@ use http::Method;
 use http::header::{self, HeaderValue};
 use percent_encoding::percent_decode_str;
 
-pub(crate) use self::properties::Effect;
+pub(crate) use self::properties::{Audience, Effect};
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
 

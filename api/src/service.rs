@@ -33,7 +33,7 @@ use crate::request::{body, client_addr, headers};
 use crate::response::Response;
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
-use crate::routes::{self, Route};
+use crate::routes::{self, Audience, Route};
 use crate::served::ServedCounts;
 
 /// Whose requests a listener answers.
@@ -42,29 +42,6 @@ pub(crate) struct Door {
     pub(crate) answers: Audience,
     /// On one person's machine.
     pub(crate) own_pages: Option<OwnPages>,
-}
-
-/// The routes of a listener. Liveness, readiness and the documentation of its routes are told at every one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Audience {
-    /// All of them.
-    Everybody,
-    /// Of platforms.
-    Platforms,
-    /// Of operators and machines.
-    Operators,
-}
-
-impl Audience {
-    pub(crate) const fn include(self, route: Route) -> bool {
-        let is_everywhere =
-            matches!(route, Route::Health | Route::Ready | Route::OpenApi | Route::Docs | Route::DocsFile);
-        match self {
-            Self::Everybody => true,
-            Self::Platforms => is_everywhere || route.is_public(),
-            Self::Operators => is_everywhere || !route.is_public(),
-        }
-    }
 }
 
 /// The handlers of all routes.

@@ -11,7 +11,7 @@ use crate::openapi;
 use crate::response::codes::Code;
 use crate::response::problem::Problem;
 use crate::response::{Content, Response};
-use crate::service::Audience;
+use crate::routes::Audience;
 
 /// What a page may load: its own files, and this API. Swagger UI sets `style` attributes and has its icons in its style
 /// sheet.

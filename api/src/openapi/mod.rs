@@ -27,8 +27,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use self::operation::Components;
-use crate::routes::Route;
-use crate::service::Audience;
+use crate::routes::{Audience, Route};
 
 /// The security schemes of platforms and operators.
 const PLATFORM: &str = "platform";

@@ -18,6 +18,29 @@ impl Admin {
     }
 }
 
+/// The routes of a listener. Liveness, readiness and the documentation of its routes are told at every one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// All of them.
+    Everybody,
+    /// Of platforms.
+    Platforms,
+    /// Of operators and machines.
+    Operators,
+}
+
+impl Audience {
+    pub(crate) const fn include(self, route: Route) -> bool {
+        let is_everywhere =
+            matches!(route, Route::Health | Route::Ready | Route::OpenApi | Route::Docs | Route::DocsFile);
+        match self {
+            Self::Everybody => true,
+            Self::Platforms => is_everywhere || route.is_public(),
+            Self::Operators => is_everywhere || !route.is_public(),
+        }
+    }
+}
+
 impl Route {
     /// What it does; a read-only token is refused where it changes something.
     pub(crate) const fn effect(self) -> Effect {

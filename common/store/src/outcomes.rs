@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use broker_domain::waiting::Line;
 use broker_domain::{
-    AccountRecord, AllocateRequest, AllocationId, ExternalId, Lease, NamePrefix, Permit, PermitRecord,
+    AccountRecord, AllocateRequest, AllocationId, ExternalId, Grant, Lease, NamePrefix, Permit, PermitRecord,
     ProviderAttributes, QuarantineCause, RequestId, ReservationId, Sandbox, SandboxId, SandboxName, Status,
     Timestamp,
 };
@@ -150,6 +150,30 @@ pub struct Claim<'a> {
 }
 
 impl Claim<'_> {
+    /// The lease that it makes.
+    pub fn lease(&self) -> Lease {
+        let (request, candidate) = (self.request, self.candidate);
+        Lease {
+            key: request.lease_key.clone(),
+            request_id: request.request_id,
+            allocation_id: self.allocation_id,
+            fingerprint: request.fingerprint.clone(),
+            grant: Grant {
+                sandbox_id: candidate.sandbox_id.clone(),
+                name: candidate.name.clone(),
+                external_id: candidate.external_id.clone(),
+                track_name: request.track_name.clone(),
+                allocated_at: self.now.floor_to_second(),
+                expires_at: self.expires_at(),
+                attributes: candidate.attributes.clone().unwrap_or_default(),
+            },
+            term: request.term(),
+            tenant: request.tenant.clone(),
+            permit: self.permit.cloned(),
+            end: None,
+        }
+    }
+
     /// The expiry of the lease.
     pub(crate) fn expires_at(&self) -> Timestamp {
         self.now.floor_to_second().plus(self.request.term().lease())

@@ -10,8 +10,8 @@
 use std::time::Duration;
 
 use broker_domain::{
-    AllocateRequest, Grant, Lease, LeaseEnd, LeaseVerdict, NamePrefix, Outcome, PersistedRequest,
-    RequestState, TenantName, Timestamp, judge, overdue_for_owner,
+    AllocateRequest, Lease, LeaseEnd, LeaseVerdict, NamePrefix, Outcome, PersistedRequest, RequestState,
+    TenantName, Timestamp, judge, overdue_for_owner,
 };
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Claim, ClaimOutcome, StoreError};
@@ -213,7 +213,7 @@ impl Handlers {
             Ok(ClaimOutcome::Created(grant)) => {
                 crash_points::point(Point::Claimed);
                 self.new_keys.learn(true);
-                turn.learnt(LeaseLearnt::Stands(Box::new(lease_of(&claim, grant.clone()))));
+                turn.learnt(LeaseLearnt::Stands(Box::new(claim.lease())));
                 taken.claimed();
                 Ok(AttemptEnd::Ended(Outcome::Created(grant)))
             }
@@ -346,21 +346,6 @@ impl Handlers {
             // Its record is expired: no client can ask for it any more.
             None => Some(Outcome::Expired),
         })
-    }
-}
-
-/// The lease that `claim` made, of which this was granted.
-pub(crate) fn lease_of(claim: &Claim<'_>, grant: Grant) -> Lease {
-    Lease {
-        key: claim.request.lease_key.clone(),
-        request_id: claim.request.request_id,
-        allocation_id: claim.allocation_id,
-        fingerprint: claim.request.fingerprint.clone(),
-        grant,
-        term: claim.request.term(),
-        tenant: claim.request.tenant.clone(),
-        permit: claim.permit.cloned(),
-        end: None,
     }
 }
 

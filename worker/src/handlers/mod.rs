@@ -26,7 +26,6 @@ use crate::finality::HandlerError;
 use crate::jobs::serve::SoonOver;
 
 use allocate::LeaseLearnt;
-pub(crate) use allocate::lease_of;
 use habit::Habit;
 use key_turns::KeyTurns;
 use limits::{LastLooks, LinesLearnt, NothingBeyond};

@@ -31,7 +31,7 @@ impl LeaseStore {
     /// Tries to satisfy a request with one candidate: one transaction, alone or in a call with others.
     pub async fn claim(&self, claim: &Claim<'_>) -> Result<ClaimOutcome, StoreError> {
         match self.table.transactions.submit("claim", self.group(claim)?).await? {
-            Write::Applied => Ok(ClaimOutcome::Created(lease_of(claim).grant)),
+            Write::Applied => Ok(ClaimOutcome::Created(claim.lease().grant)),
             Write::Rejected(reasons) => explain(claim, &reasons),
         }
     }
@@ -42,7 +42,7 @@ impl LeaseStore {
         let groups = claims.iter().map(|claim| self.group(claim)).collect::<Result<Vec<_>, _>>()?;
         match self.table.write_together("grant", &groups).await? {
             Write::Applied => {
-                let created = claims.iter().map(|claim| Some(ClaimOutcome::Created(lease_of(claim).grant)));
+                let created = claims.iter().map(|claim| Some(ClaimOutcome::Created(claim.lease().grant)));
                 Ok(created.collect())
             }
             Write::Rejected(mut reasons) => {
@@ -59,7 +59,7 @@ impl LeaseStore {
 
     /// The writes of a claim.
     fn group(&self, claim: &Claim<'_>) -> Result<Group, StoreError> {
-        let lease = lease_of(claim);
+        let lease = claim.lease();
         let lease_item = self.put_lease(claim, &lease)?;
         self.group_with(claim, &lease, lease_item, None)
     }
@@ -159,30 +159,6 @@ impl LeaseStore {
             .build()
             .map_err(|error| built_wrong("claim", error))?;
         Ok(TransactWriteItem::builder().update(update).build())
-    }
-}
-
-/// The lease that the claim makes.
-pub(super) fn lease_of(claim: &Claim<'_>) -> Lease {
-    let candidate = claim.candidate;
-    Lease {
-        key: claim.request.lease_key.clone(),
-        request_id: claim.request.request_id,
-        allocation_id: claim.allocation_id,
-        fingerprint: claim.request.fingerprint.clone(),
-        grant: Grant {
-            sandbox_id: candidate.sandbox_id.clone(),
-            name: candidate.name.clone(),
-            external_id: candidate.external_id.clone(),
-            track_name: claim.request.track_name.clone(),
-            allocated_at: claim.now.floor_to_second(),
-            expires_at: claim.expires_at(),
-            attributes: candidate.attributes.clone().unwrap_or_default(),
-        },
-        term: claim.request.term(),
-        tenant: claim.request.tenant.clone(),
-        permit: claim.permit.cloned(),
-        end: None,
     }
 }
 

@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::attributes as a;
-use super::claim::{explain, items_of, lease_of};
+use super::claim::{explain, items_of};
 use super::end::{Holder, LEASE_IS_OVERDUE};
 use super::errors::{built_wrong, cancelled, failed_condition};
 use super::transact::Group;
@@ -28,7 +28,7 @@ impl LeaseStore {
         until: Timestamp,
         end: &LeaseEnd,
     ) -> Result<ClaimOutcome, StoreError> {
-        let lease = lease_of(claim);
+        let lease = claim.lease();
         let grant = lease.grant.clone();
         let old_sandbox = &old.grant.sandbox_id;
         let put = Put::builder()

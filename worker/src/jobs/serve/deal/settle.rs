@@ -14,7 +14,6 @@ use super::super::parked::{ParkedRequest, end, leave, waited};
 use super::super::places::outcome_by;
 use super::{Dealing, Waiters};
 use crate::finality::{HandlerError, must_agree};
-use crate::handlers::lease_of;
 
 /// What a grant came to.
 pub(super) enum Settled {
@@ -57,7 +56,7 @@ impl Dealing<'_> {
     fn created(&mut self, waiter: &Arc<ParkedRequest>, claim: &Claim<'_>, grant: Grant) -> Settled {
         crash_points::point(Point::Granted);
         self.granted += 1;
-        self.leases.insert(waiter.ask.lease_key.clone(), lease_of(claim, grant.clone()));
+        self.leases.insert(waiter.ask.lease_key.clone(), claim.lease());
         let policy = self.jobs.policy.now().unwrap_or_default();
         self.jobs.own_grants.count(&policy, &grant.name, self.jobs.clock.now());
         waited(self.jobs, waiter, "granted");
