@@ -307,8 +307,8 @@ struct Ahead {
     more_limits: bool,
 }
 
-/// A place of `track`, if it waits: first in the lines of `tenant`, whose lease it had, then in those of all. Without one and with
-/// a `next`, it may stand where nobody looked.
+/// A page with the place of `track`, if it waits: the lines of `tenant`, whose lease it had, are read first, then those of all.
+/// If the page has no place but a `next`, not every line was read.
 async fn place_of(
     store: &Store,
     (track, tenant): (&TrackId, Option<&TenantName>),

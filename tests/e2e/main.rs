@@ -119,6 +119,7 @@ mod verify;
 mod versions;
 mod wait_timeout;
 mod waiting;
+mod waiting_answers;
 mod waiting_bounds;
 mod waiting_operators;
 mod waiting_upgrade;

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use broker_tests::table::{now_s, number, text};
+use broker_tests::table::text;
 use broker_tests::{Broker, Call, Fault, Rule, story, together, wait_for_condition, wait_until};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::quotas::seed;
 use crate::waiting::{arrive, every_place_is_left, parked, setup, stands, status, waits};
 use crate::{count, policy};
 
 /// Lets `many` students wait for names that no sandbox has.
-async fn wait_for_what_is_not(broker: &Broker, many: usize) {
+pub(crate) async fn wait_for_what_is_not(broker: &Broker, many: usize) {
     for chunk in (0..many).collect::<Vec<_>>().chunks(100) {
         let calls = chunk.iter().map(|n| {
             let call = broker.allocate(&format!("student-{n}")).respond_async().name_prefix("big-");
@@ -276,120 +275,6 @@ async fn a_burst_of_made_up_prefixes_makes_two_hundred_lines_and_no_more() {
         let prefix = first["SK"].as_s().expect("text").split_once('#').expect("of a tenant").1.to_owned();
         let again = waits(broker, "student-again").name_prefix(&prefix);
         parked(broker, again, "student-again").await;
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn repeats_that_hide_what_stands_behind_them_let_no_later_request_of_the_tenant_go_first() {
-    story(setup(), async |broker| {
-        let lab = |track: &str| waits(broker, track).name_prefix("lab-");
-        // More repeats of one key than a look reads of a line for three sandboxes.
-        for _ in 0..9 {
-            parked(broker, lab("student-1"), "student-1").await;
-        }
-        let first = parked(broker, lab("student-2"), "student-2").await;
-        let second = parked(broker, waits(broker, "student-3"), "student-3").await;
-        let third = parked(broker, waits(broker, "student-4"), "student-4").await;
-        seed(broker, "lab", 0, 3).await;
-        for (location, track) in [(&first, "student-2"), (&second, "student-3")] {
-            let ended = broker.outcome(location, track).await;
-            assert_eq!(status(&ended), 201, "{track}: {ended:#?}");
-        }
-        stands(broker, &third, "student-4").await;
-        assert_eq!(broker.stats().await.allocated, 3);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn one_arrival_answers_the_repeats_of_its_key_that_stand_behind_it() {
-    story(setup(), async |broker| {
-        // As many as a walk asks the leases of, in a line that it meets before: it tells nobody of the other line.
-        wait_for_what_is_not(broker, 100).await;
-        let lab = || broker.allocate("pupil").name_prefix("lab-").json(&json!({ "max_wait_s": 600 }));
-        let first = parked(broker, lab().wait(1), "pupil").await;
-        let held = tokio::spawn(lab().wait(50).send());
-        let table = broker.table();
-        let left = async |expected: usize| {
-            wait_for_condition("the places of the line", async || {
-                match table.list("LINE#platform#lab-").await {
-                    places if places.len() == expected => Ok(()),
-                    places => Err(places),
-                }
-            })
-            .await;
-        };
-        left(2).await;
-        seed(broker, "lab", 0, 1).await;
-        let again = held.await.expect("an answer").expect_status(200);
-        let ended = broker.outcome(&first, "pupil").await;
-        assert_eq!(status(&ended), 201, "{ended:#?}");
-        assert_eq!(ended.json["response"]["body"]["sandbox_id"], again.sandbox_id());
-        left(0).await;
-        broker.cli_ok(&["waiting", "cancel", "--all"]).await;
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn who_waits_in_vain_is_answered_once_its_key_got_a_sandbox_elsewhere() {
-    story(setup().pool(1), async |broker| {
-        let big = broker.allocate("student-1").name_prefix("big-").wait(50);
-        let held = tokio::spawn(big.json(&json!({ "max_wait_s": 600 })).send());
-        wait_for_condition("it to be parked", async || match broker.table().keys("LINE#").await {
-            places if places.len() == 1 => Ok(()),
-            places => Err(places),
-        })
-        .await;
-        let created = broker.allocate("student-1").send().await.expect_status(201);
-        let told = held.await.expect("an answer").expect_status(200);
-        assert_eq!(told.sandbox_id(), created.sandbox_id());
-        every_place_is_left(broker).await;
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn what_waits_is_ended_also_after_two_days_in_which_no_worker_ran() {
-    story(setup().apis(1).workers(1), async |broker| {
-        let location = parked(broker, waits(broker, "student-1"), "student-1").await;
-        broker.stop_workers().await;
-        // What the table is like 50 hours later.
-        let (table, hours) = (broker.table(), 50 * 3_600);
-        let request = format!("REQ#{}", location.rsplit('/').next().expect("an id"));
-        let mut items = vec![table.must_get(&request).await];
-        items.extend(table.list("LINES").await);
-        items.extend(table.list("LINES#platform").await);
-        items.extend(table.list("LINE#platform#").await);
-        assert_eq!(items.len(), 4, "the record, the line, its guard, the place");
-        for mut item in items {
-            for (name, each) in [("deadline_ms", 1_000), ("until_ms", 1_000), ("as_of_ms", 1_000), ("ttl", 1)]
-            {
-                if let Some(at) = item.get(name).and_then(|at| at.as_n().ok()?.parse::<u64>().ok()) {
-                    item.insert(name.to_owned(), number(at - hours * each));
-                }
-            }
-            if item["ttl"].as_n().expect("a number").parse::<u64>().expect("seconds") > now_s() {
-                table.put(item).await;
-            } else {
-                let key = |name: &str| item[name].as_s().expect("text").clone();
-                table.delete_at(&key("PK"), &key("SK")).await;
-            }
-        }
-        broker.start_worker().await;
-        // Nobody asks for it.
-        wait_for_condition("it to be expired", async || match &table.must_get(&request).await["state"] {
-            state if *state == text("expired") => Ok(()),
-            state => Err(state.clone()),
-        })
-        .await;
-        every_place_is_left(broker).await;
-        wait_for_condition("the line to be forgotten", async || match table.list("LINES").await {
-            none if none.is_empty() => Ok(()),
-            some => Err(some),
-        })
-        .await;
     })
     .await;
 }

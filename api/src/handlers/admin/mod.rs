@@ -54,8 +54,8 @@ pub(crate) struct Operator {
 
 impl Operator {
     /// Performs an act under its audit line, which tells if it was refused, found so already, or failed. Acts are boxed: the
-    /// future of all routes would be too large for a stack. An error means that it was not done, or that nobody knows: what is read
-    /// after its write, only to show it, fails neither the act nor its line.
+    /// future of all routes would be too large for a stack. An error means that it was not done, or that this is unknown: a read
+    /// after its write, which only shows the result, fails neither the act nor its line.
     async fn act<T>(
         &self,
         line: &AuditLine,

@@ -1,8 +1,8 @@
 //! `/v1/admin/waiting`: who waits, and cancelling. The same code as `broker waiting`.
 //!
 //! A call reads and cancels a bounded number of places; a page may hold fewer than `limit`, even none, and still have a
-//! `next_cursor`, and a cancellation that says `more` is continued by the same call behind its `next_cursor`: a line stays
-//! listed for a while when nobody waits in it any more, so that a call from the beginning would read the same lines again.
+//! `next_cursor`, and a cancellation that says `more` is continued by the same call with its `next_cursor`. A line stays listed for
+//! a while after it was emptied, so a call without a cursor would read the same lines again.
 
 use broker_domain::{FlavourName, NamePrefix, Outcome, RequestId, TenantName, TrackId};
 use broker_messages::{Reply, summarize};

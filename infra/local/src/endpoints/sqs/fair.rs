@@ -3,7 +3,7 @@
 //! SQS delivers the messages of quiet groups first when one group of a standard queue is noisy. Here a message of a group goes
 //! into the library's queue when a receive has room for it, one of each group in turn. The backlog of one group delays the
 //! messages of another by one turn. A message without a group does not wait. Invariants: a message
-//! is in a line or in the library's queue, and what moves it is not cancelled half-way; while a receive waits, no message
+//! is in a line or in the library's queue, and its move is not cancelled before its end; while a receive waits, no message
 //! stays in a line.
 
 use std::{
