@@ -72,6 +72,12 @@ def main() -> int:
     for name in sorted(n for n in names if n.startswith("BROKER_")):
         needs("setting", name, "services", f'"{name.removesuffix("_FILE")}"' in sources)
 
+    # What the services are told by the modules cannot be given another value, which would be dropped.
+    for file in ("variables.tf", "modules/ecs/variables.tf"):
+        refused = re.search(r"setintersection\(keys\(var\.settings\), \[(.*?)\]", (ROOT / "infra/terraform" / file).read_text(encoding="utf-8"), re.DOTALL)
+        for name in sorted(v["name"] for v in container["environment"] if v["name"].startswith("BROKER_")):
+            needs("setting", name, f"the refused ones of {file}", refused is not None and f'"{name}"' in refused[1])
+
     # Alarms and the sections that they name know each other.
     sections = {part.split("\n", 1)[0]: part for part in re.split(r"^## ", runbook, flags=re.MULTILINE)[1:]}
     prefix = rendered["prefix"] + "-"

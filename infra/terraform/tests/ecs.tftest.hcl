@@ -186,6 +186,21 @@ run "with_everything_set" {
   }
 }
 
+run "what_the_data_says_is_not_said_again" {
+  command = plan
+
+  module {
+    source = "./modules/ecs"
+  }
+
+  variables {
+    environment = { AWS_REGION = "eu-central-1", BROKER_TABLE = "broker", BROKER_PREFIX = "broker", BROKER_SYNC_EVERY_S = "1800" }
+    settings    = { BROKER_SYNC_EVERY_S = "600" }
+  }
+
+  expect_failures = [var.settings]
+}
+
 run "paused_means_zero" {
   command = plan
 

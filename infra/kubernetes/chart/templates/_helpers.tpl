@@ -16,40 +16,48 @@ app.kubernetes.io/name: broker-{{ .service }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- end -}}
 
-{{/* What the ConfigMap holds; a change of it replaces the pods. */}}
-{{- define "broker.settings" -}}
+{{/* What follows from other values, by name; what is empty is not set. terminationGracePeriodSeconds of the pods is the sum of
+     lame duck and drain, and some seconds more. The admin port is the service broker-api-admin: operators, Prometheus and probes. */}}
+{{- define "broker.own" -}}
 AWS_REGION: {{ .Values.aws.region | quote }}
 BROKER_TABLE: {{ .Values.table | quote }}
 BROKER_PREFIX: {{ .Values.prefix | quote }}
-# terminationGracePeriodSeconds of the pods is the sum of these, and some seconds more.
 BROKER_LAME_DUCK_S: {{ .Values.shutdown.lameDuckS | quote }}
 BROKER_DRAIN_S: {{ .Values.shutdown.drainS | quote }}
 BROKER_LOG_FORMAT: json
 BROKER_LISTEN: 0.0.0.0:8080
-# Operators, Prometheus and probes: the service broker-api-admin.
 BROKER_ADMIN_LISTEN: 0.0.0.0:8081
 BROKER_METRICS_LISTEN: 0.0.0.0:9090
 BROKER_PROVIDER_RATE: {{ .Values.provider.rate | quote }}
-{{- with .Values.provider.url }}
-BROKER_PROVIDER_URL: {{ . | quote }}
-{{- end }}
-{{- with .Values.trustedProxies }}
-BROKER_TRUSTED_PROXIES: {{ join "," . | quote }}
-{{- end }}
-{{- $fixed := list "AWS_REGION" "BROKER_TABLE" "BROKER_PREFIX" "BROKER_LAME_DUCK_S" "BROKER_DRAIN_S" "BROKER_LOG_FORMAT" "BROKER_LISTEN" "BROKER_ADMIN_LISTEN" "BROKER_METRICS_LISTEN" "BROKER_PROVIDER_RATE" "BROKER_PROVIDER_URL" "BROKER_TRUSTED_PROXIES" }}
-{{- range $name, $value := .Values.settings }}
-{{- if not (has $name $fixed) }}
-{{ $name }}: {{ $value | toString | quote }}
-{{- end }}
-{{- end }}
+BROKER_PROVIDER_URL: {{ .Values.provider.url | quote }}
+BROKER_TRUSTED_PROXIES: {{ join "," .Values.trustedProxies | quote }}
+{{- end -}}
+
+{{/* A value of `settings` as the processes read it. Helm reads a number of a file as a float, and prints a million as 1e+06. */}}
+{{- define "broker.text" -}}
+{{- if and (kindIs "float64" .) (eq . (floor .)) -}}{{ int64 . }}{{- else -}}{{ . }}{{- end -}}
+{{- end -}}
+
+{{/* What the ConfigMap holds; a change of it replaces the pods. */}}
+{{- define "broker.settings" -}}
+{{- $settings := dict -}}
+{{- range $name, $value := .Values.settings -}}
+{{- $_ := set $settings $name (include "broker.text" $value) -}}
+{{- end -}}
+{{- range $name, $value := include "broker.own" . | fromYaml -}}
+{{- if $value -}}{{- $_ := set $settings $name $value -}}{{- end -}}
+{{- end -}}
+{{- toYaml $settings -}}
 {{- end -}}
 
 {{/* The output `values` of infra/terraform/examples/eks has region, table and prefix among the settings: they must be the same. */}}
 {{- define "broker.agreed" -}}
-{{- range $name, $value := dict "AWS_REGION" .Values.aws.region "BROKER_TABLE" .Values.table "BROKER_PREFIX" .Values.prefix "BROKER_PROVIDER_RATE" (.Values.provider.rate | toString) -}}
-{{- $said := get $.Values.settings $name -}}
-{{- if and $said (ne ($said | toString) $value) -}}
-{{- fail (printf "settings.%s is %v, but %s follows from another value: set that one" $name $said $value) -}}
+{{- range $name, $value := include "broker.own" . | fromYaml -}}
+{{- if hasKey $.Values.settings $name -}}
+{{- $said := include "broker.text" (get $.Values.settings $name) -}}
+{{- if ne $said $value -}}
+{{- fail (printf "settings.%s is %q, but %s is %q by another value: set that one" $name $said $name $value) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if lt (int .Values.api.maxReplicas) (int .Values.api.minReplicas) -}}{{- fail "api.maxReplicas is below api.minReplicas" -}}{{- end -}}

@@ -72,11 +72,16 @@ variable "settings" {
 
   validation {
     condition = length(setintersection(keys(var.settings), [
-      "BROKER_TABLE", "BROKER_PREFIX", "BROKER_LISTEN", "BROKER_METRICS_LISTEN", "BROKER_LAME_DUCK_S", "BROKER_DRAIN_S",
+      "BROKER_TABLE", "BROKER_PREFIX", "BROKER_LISTEN", "BROKER_ADMIN_LISTEN", "BROKER_METRICS_LISTEN", "BROKER_LAME_DUCK_S", "BROKER_DRAIN_S",
       "BROKER_VISIBILITY_S", "BROKER_LOCAL", "BROKER_LOG_FORMAT", "BROKER_SCHEDULER", "BROKER_THREADS", "BROKER_STATE_SHARDS", "BROKER_REPLY_QUEUE_KMS_KEY",
       "BROKER_PROVIDER_RATE", "BROKER_OTLP_ENDPOINT",
     ])) == 0
-    error_message = "BROKER_TABLE, _PREFIX, _LISTEN, _METRICS_LISTEN, _LAME_DUCK_S, _DRAIN_S, _VISIBILITY_S, _LOCAL, _LOG_FORMAT, _SCHEDULER, _THREADS, _STATE_SHARDS, _PROVIDER_RATE and _OTLP_ENDPOINT follow from other variables of this module."
+    error_message = "BROKER_TABLE, _PREFIX, _LISTEN, _ADMIN_LISTEN, _METRICS_LISTEN, _LAME_DUCK_S, _DRAIN_S, _VISIBILITY_S, _LOCAL, _LOG_FORMAT, _SCHEDULER, _THREADS, _STATE_SHARDS, _REPLY_QUEUE_KMS_KEY, _PROVIDER_RATE and _OTLP_ENDPOINT follow from other variables of this module."
+  }
+
+  validation {
+    condition     = length(setintersection(keys(var.settings), keys(var.environment))) == 0
+    error_message = "environment has some of these settings already, as intervals that job_intervals_s of modules/data names: set them there."
   }
 }
 
