@@ -59,6 +59,7 @@ module "ecs" {
   internal                 = var.internal
   client_cidrs             = var.client_cidrs
   admin_cidrs              = var.admin_cidrs
+  aws_cidrs                = var.aws_cidrs
   provider_cidrs           = var.provider_cidrs
   provider_ports           = var.provider_ports
   certificate_arn          = var.certificate_arn

@@ -158,6 +158,11 @@ run "with_everything_set" {
   }
 
   assert {
+    condition     = toset(keys(aws_vpc_security_group_egress_rule.https)) == toset(["api 0.0.0.0/0", "worker 0.0.0.0/0", "worker 198.51.100.0/24"])
+    error_message = "The provider's addresses must not narrow those of AWS, and an API does not call the provider."
+  }
+
+  assert {
     condition     = [for rule in aws_vpc_security_group_egress_rule.provider : rule.to_port] == [8443]
     error_message = "The provider's own port."
   }

@@ -99,11 +99,19 @@ resource "aws_vpc_security_group_ingress_rule" "admin_from_load_balancer" {
   to_port                      = local.ports.admin
 }
 
-# Ways out: AWS, the provider's ports, and a collector of traces.
+# Ways out: AWS, the provider's ports (workers only), and a collector of traces. A security group takes no rule twice: who is
+# reached at port 443 is one set.
+locals {
+  https_cidrs = {
+    api    = var.aws_cidrs
+    worker = distinct(concat(var.aws_cidrs, contains(var.provider_ports, 443) ? var.provider_cidrs : []))
+  }
+}
+
 resource "aws_vpc_security_group_egress_rule" "https" {
-  for_each = local.own_security_groups ? {
-    for pair in setproduct(["api", "worker"], var.provider_cidrs) : "${pair[0]} ${pair[1]}" => { service = pair[0], cidr = pair[1] }
-  } : {}
+  for_each = local.own_security_groups ? merge([
+    for service, cidrs in local.https_cidrs : { for cidr in cidrs : "${service} ${cidr}" => { service = service, cidr = cidr } }
+  ]...) : {}
 
   security_group_id = aws_security_group.task[each.value.service].id
   description       = "AWS and the provider"

@@ -90,8 +90,19 @@ variable "admin_cidrs" {
   }
 }
 
+variable "aws_cidrs" {
+  description = "Where AWS is, port 443, for API and workers; empty: only the endpoints of create_vpc_endpoints, or what rules of your own admit."
+  type        = list(string)
+  default     = ["0.0.0.0/0"]
+
+  validation {
+    condition     = alltrue([for cidr in var.aws_cidrs : can(cidrhost(cidr, 0))])
+    error_message = "aws_cidrs must be address ranges."
+  }
+}
+
 variable "provider_cidrs" {
-  description = "Where the provider's HTTPS API is; tasks may also reach AWS on port 443."
+  description = "Where the provider's HTTPS API is, for workers; AWS is aws_cidrs."
   type        = list(string)
   default     = ["0.0.0.0/0"]
 
