@@ -97,6 +97,11 @@ run "by_default" {
   }
 
   assert {
+    condition     = output.census_minutes == 1 && local.default_rates == { sync = "rate(10 minutes)", expire = "rate(5 minutes)", cleanup = "rate(5 minutes)", purge_stale = "rate(1440 minutes)", census = "rate(1 minute)", sweep = "rate(10 minutes)", refill = "rate(1 minute)" }
+    error_message = "What the workers do among themselves."
+  }
+
+  assert {
     condition     = length(aws_iam_role.scheduler) == 0 && !can(output.environment.BROKER_SCHEDULER)
     error_message = "Off by default."
   }
@@ -126,6 +131,24 @@ run "once_the_restored_table_is_in_use_operators_read_the_old_one" {
   }
 }
 
+run "a_census_from_outside_says_its_own_interval" {
+  command = plan
+
+  module {
+    source = "./modules/data"
+  }
+
+  variables {
+    external_schedule = { census = "rate(3 hours)" }
+    job_intervals_s   = { census = 600 }
+  }
+
+  assert {
+    condition     = output.census_minutes == 180
+    error_message = "The rate that is named wins."
+  }
+}
+
 run "with_everything_set" {
   module {
     source = "./modules/data"
@@ -139,7 +162,7 @@ run "with_everything_set" {
     warm_throughput          = { read = 40000, write = 40000 }
     state_shards             = 32
     provider_rate            = 20
-    job_intervals_s          = { sync = 1800, refill = 10 }
+    job_intervals_s          = { sync = 1800, refill = 10, purge = 3600, census = 90 }
     role_path                = "/teams/labs/"
     permissions_boundary_arn = "arn:aws:iam::123456789012:policy/boundary"
   }
@@ -157,6 +180,16 @@ run "with_everything_set" {
   assert {
     condition     = aws_scheduler_schedule.this["sync"].schedule_expression == "rate(20 minutes)" && aws_scheduler_schedule.this["expire"].schedule_expression == "rate(5 minutes)"
     error_message = "A job that is not named must run as often as the workers would let it: they start none then."
+  }
+
+  assert {
+    condition     = aws_scheduler_schedule.this["purge_stale"].schedule_expression == "rate(60 minutes)" && aws_scheduler_schedule.this["census"].schedule_expression == "rate(2 minutes)"
+    error_message = "Nor is it forgotten what job_intervals_s says of it, in whole minutes."
+  }
+
+  assert {
+    condition     = output.census_minutes == 2
+    error_message = "Alarms must know how often there is a census."
   }
 
   assert {

@@ -57,6 +57,11 @@ output "environment" {
   )
 }
 
+output "census_minutes" {
+  description = "Minutes between two censuses, of a pool up to 100,000 sandboxes: for modules/observability. 1 where a cron(...) starts it."
+  value       = local.census_minutes
+}
+
 output "warm_throughput_command" {
   description = "To be run once before an expected rush on a new table: provider 5 has no argument for warm throughput. The index needs as much as the table, because its throttling fails the table's writes."
   value = join(" ", [

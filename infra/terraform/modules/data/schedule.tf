@@ -2,19 +2,23 @@
 # Off unless external_schedule has jobs in it.
 
 locals {
+  # Jobs under other names than their intervals have.
+  interval_names = { purge_stale = "purge" }
+
   # What the workers do among themselves. All of it or nothing: with BROKER_SCHEDULER=external they start no job at all.
-  default_rates = {
-    sync        = "rate(10 minutes)"
-    expire      = "rate(5 minutes)"
-    cleanup     = "rate(5 minutes)"
-    purge_stale = "rate(1 day)"
-    census      = "rate(1 minute)"
-    sweep       = "rate(10 minutes)"
-    # The workers would do it every 5 s; Scheduler cannot.
-    refill = "rate(1 minute)"
+  default_intervals_s = { sync = 600, expire = 300, cleanup = 300, purge_stale = 86400, census = 60, sweep = 600, refill = 5 }
+
+  # Scheduler counts in minutes: refill, which is every 5 s, too.
+  default_minutes = {
+    for job, seconds in local.default_intervals_s : job => ceil(lookup(var.job_intervals_s, lookup(local.interval_names, job, job), seconds) / 60)
   }
+  default_rates = { for job, minutes in local.default_minutes : job => minutes == 1 ? "rate(1 minute)" : "rate(${minutes} minutes)" }
 
   schedule = length(var.external_schedule) > 0 ? merge(local.default_rates, var.external_schedule) : {}
+
+  # The census at its soonest. What a cron(...) means is not known here.
+  census_rate    = regexall("^rate\\(([0-9]+) (minute|hour|day)s?\\)$", lookup(local.schedule, "census", local.default_rates.census))
+  census_minutes = try(tonumber(local.census_rate[0][0]) * { minute = 1, hour = 60, day = 1440 }[local.census_rate[0][1]], 1)
 
   # common/messages/src/trigger.rs. No time and no id, not even Scheduler's context attributes: which firing a delivery is of,
   # SQS says (SentTimestamp), also when Scheduler sends one twice.

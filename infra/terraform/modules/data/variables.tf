@@ -54,7 +54,7 @@ variable "provider_rate" {
 }
 
 variable "job_intervals_s" {
-  description = "Seconds between two runs of a job that the workers start themselves: sync, expire, cleanup, purge, census, sweep, refill. Jobs that are not named keep the broker's default."
+  description = "Seconds between two runs of a job, whether the workers start it or external_schedule does and does not name it: sync, expire, cleanup, purge, census, sweep, refill. Jobs that are not named keep the broker's default."
   type        = map(number)
   default     = {}
 
@@ -70,7 +70,7 @@ variable "job_intervals_s" {
 }
 
 variable "external_schedule" {
-  description = "Jobs that EventBridge Scheduler starts instead of the workers (BROKER_SCHEDULER=external), each with its rate(...) or cron(...), e.g. { sync = \"rate(10 minutes)\" }. Jobs that are not named run as often as the workers would run them, except refill: once a minute, which is as often as EventBridge Scheduler can. Empty: the workers keep the schedule."
+  description = "Jobs that EventBridge Scheduler starts instead of the workers (BROKER_SCHEDULER=external), each with its rate(...) or cron(...), e.g. { sync = \"rate(10 minutes)\" }. Jobs that are not named run at their job_intervals_s or the broker's default, in whole minutes: refill once a minute, which is as often as EventBridge Scheduler can. A census from outside is not made rarer by the size of the pool: name it for one over 100,000, with a minute for each 100,000. Empty: the workers keep the schedule."
   type        = map(string)
   default     = {}
 
