@@ -75,8 +75,9 @@ module "ecs" {
 module "observability" {
   source = "./modules/observability"
 
-  table_name  = module.data.table_name
-  queue_names = module.data.queue_names
+  table_name     = module.data.table_name
+  queue_names    = module.data.queue_names
+  census_minutes = module.data.census_minutes
   ecs = {
     cluster_name  = module.ecs.cluster_name
     service_names = module.ecs.service_names

@@ -119,7 +119,7 @@ variable "save_queries" {
 }
 
 variable "alarms" {
-  description = "Where alarms go (SNS topics; none makes alarms that only show) and their thresholds. actions are for what wakes a person, ticket_actions (null: the same) for what can wait until the morning. Ages and latencies are seconds. census_minutes is the interval of the census: 1 up to 100,000 sandboxes, one more for each further 100,000. slo_availability_percent and slo_fast_percent are the objectives for answers without 5xx and for answers within latency_p99_s, over 30 days; with log groups latencies are those of allocate calls, without the ones that may wait in a line."
+  description = "Where alarms go (SNS topics; none makes alarms that only show) and their thresholds. actions are for what wakes a person, ticket_actions (null: the same) for what can wait until the morning. Ages and latencies are seconds. census_minutes is the interval of the census: up to 100,000 sandboxes that of the job (1), and as long again for each further 100,000; never less than the job's. slo_availability_percent and slo_fast_percent are the objectives for answers without 5xx and for answers within latency_p99_s, over 30 days; with log groups latencies are those of allocate calls, without the ones that may wait in a line."
   type = object({
     actions                  = optional(list(string), [])
     ok_actions               = optional(list(string), [])

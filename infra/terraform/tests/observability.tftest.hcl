@@ -60,6 +60,25 @@ run "of_a_shared_load_balancer_only_ours_counts" {
   }
 }
 
+run "a_rare_census_is_not_missed" {
+  command = plan
+
+  module {
+    source = "./modules/observability"
+  }
+
+  variables {
+    log_groups     = { api = "/broker/api", worker = "/broker/worker" }
+    census_minutes = 30
+    alarms         = { census_minutes = 5 }
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.low["pool-low"].period == 1800 && aws_cloudwatch_metric_alarm.low["census-silent"].period == 1800
+    error_message = "The job's interval holds, whatever the alarms were told."
+  }
+}
+
 run "with_all_parts" {
   command = plan
 

@@ -61,10 +61,11 @@ module "irsa" {
 module "observability" {
   source = "../../modules/observability"
 
-  name        = "broker"
-  table_name  = module.data.table_name
-  queue_names = module.data.queue_names
-  alarms      = { actions = [var.alarm_topic_arn] }
+  name           = "broker"
+  table_name     = module.data.table_name
+  queue_names    = module.data.queue_names
+  census_minutes = module.data.census_minutes
+  alarms         = { actions = [var.alarm_topic_arn] }
 }
 
 output "values" {

@@ -14,7 +14,7 @@ locals {
   process_dimensions = { for service in ["api", "worker"] : service => { prefix = var.name, service = service } }
 
   # A level that the census tells is looked at as often as there is a census.
-  census_s = 60 * var.alarms.census_minutes
+  census_s = 60 * max(var.alarms.census_minutes, var.census_minutes)
 
   # How long callers wait. A call that may wait in a line (max_wait_s) is held for as long as its caller asked; logs tell which
   # calls those are, the balancer does not.

@@ -24,6 +24,17 @@ variable "queue_names" {
   }
 }
 
+variable "census_minutes" {
+  description = "Minutes between two censuses, as the job is scheduled: the output census_minutes of modules/data. Alarms on what it tells look no more often."
+  type        = number
+  default     = 1
+
+  validation {
+    condition     = var.census_minutes >= 1 && var.census_minutes <= 600
+    error_message = "A census that comes less often than every 600 minutes cannot be watched: alarms of CloudWatch do not look back that far."
+  }
+}
+
 variable "ecs" {
   description = "Cluster, services and least number of tasks, by service; null where the broker does not run on ECS (no alarms on tasks then)."
   type = object({
@@ -76,7 +87,7 @@ variable "save_queries" {
 }
 
 variable "alarms" {
-  description = "Where alarms go (SNS topics; none makes alarms that only show) and their thresholds. actions are for what wakes a person, ticket_actions (null: the same) for what can wait until the morning. Ages and latencies are seconds. census_minutes is the interval of the census: 1 up to 100,000 sandboxes, one more for each further 100,000. slo_availability_percent and slo_fast_percent are the objectives for answers without 5xx and for answers within latency_p99_s, over 30 days; with log groups latencies are those of allocate calls, without the ones that may wait in a line."
+  description = "Where alarms go (SNS topics; none makes alarms that only show) and their thresholds. actions are for what wakes a person, ticket_actions (null: the same) for what can wait until the morning. Ages and latencies are seconds. census_minutes is the interval of the census: up to 100,000 sandboxes that of the job (1), and as long again for each further 100,000; never less than the job's. slo_availability_percent and slo_fast_percent are the objectives for answers without 5xx and for answers within latency_p99_s, over 30 days; with log groups latencies are those of allocate calls, without the ones that may wait in a line."
   type = object({
     actions                  = optional(list(string), [])
     ok_actions               = optional(list(string), [])
