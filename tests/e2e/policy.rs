@@ -101,6 +101,12 @@ async fn a_typo_changes_nothing_and_every_mistake_is_named_with_its_place() {
             );
         }
         assert_eq!(policy(broker, &["apply", "/dev/null/none"], "").await.code, 2, "two files");
+        for blank in ["", "\u{feff}\n"] {
+            let refused = policy(broker, &["apply"], blank).await;
+            assert!(refused.code == 2 && refused.stderr.contains("there is no policy"), "{refused:#?}");
+            let put = over_http(broker, Method::PUT, "").header("if-match", "*").body(blank).send().await;
+            put.expect_problem(400, "VALIDATION_ERROR");
+        }
         let over_http = over_http(broker, Method::PUT, "").header("if-match", "*").body(wrong).send().await;
         let problem = over_http.expect_problem(400, "VALIDATION_ERROR");
         assert!(problem.text.contains("line 3, column 1") && problem.text.contains("line 5, column 10"));

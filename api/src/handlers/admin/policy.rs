@@ -40,13 +40,9 @@ impl Operator {
     ) -> Result<Response, Problem> {
         query.only(&[&[POLICY_DRY_RUN.parameter()]])?;
         let dry_run = query.flag(&POLICY_DRY_RUN)?;
-        // A file that was not found on the client's side must not become a policy that says nothing.
-        if body.is_empty() {
-            return Err(Problem::invalid("The body holds no policy; a comment is one that says nothing."));
-        }
         let text =
             std::str::from_utf8(body).map_err(|_| Problem::invalid("The policy is not UTF-8 text."))?;
-        let policy = Policy::parse(text).map_err(|invalid| wrong(&invalid))?;
+        let policy = Policy::given(text).map_err(|invalid| wrong(&invalid))?;
         let (store, clock) = (&self.rpc.store, &self.rpc.clock);
         let plan = PolicyPlan::new(store, policy.clone()).await?;
         if dry_run || plan.is_done() {

@@ -180,6 +180,17 @@ impl Policy {
         parse::policy(text).map_err(|problems| InvalidPolicy { problems })
     }
 
+    /// The policy in a text that an operator hands over. A blank one is refused: a file that is empty by mistake must not end every
+    /// limit.
+    pub fn given(text: &str) -> Result<Self, InvalidPolicy> {
+        if text.trim_start_matches('\u{feff}').trim().is_empty() {
+            let message = "there is no policy; a comment is one that says nothing".to_owned();
+            let problem = Problem { line: 1, column: 1, key: String::new(), message };
+            return Err(InvalidPolicy { problems: vec![problem] });
+        }
+        Self::parse(text)
+    }
+
     /// Whether it says nothing: everything is as without a policy.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -56,6 +56,17 @@ fn a_whole_policy_is_read_with_its_defaults() {
 }
 
 #[test]
+fn a_blank_text_is_no_policy_that_an_operator_gave_and_a_comment_is_one() {
+    for blank in ["", "\n", " \t\r\n", "\u{feff}", "\u{feff}\n"] {
+        assert!(Policy::parse(blank).unwrap().is_empty(), "what is stored is read");
+        let refused = Policy::given(blank).unwrap_err().to_string();
+        assert!(refused.contains("there is no policy"), "{refused}");
+    }
+    assert!(Policy::given("# nothing\n").unwrap().is_empty());
+    assert_eq!(Policy::given(WHOLE), Policy::parse(WHOLE));
+}
+
+#[test]
 fn everything_that_is_wrong_is_told_at_once_with_line_and_column() {
     let text = r#"default_flavour = "smal"
 refil = 1

@@ -101,7 +101,7 @@ fn read(file: &str) -> anyhow::Result<Option<Policy>> {
         output::complain(&format!("{file} is not UTF-8 text"));
         return Ok(None);
     };
-    match Policy::parse(&text) {
+    match Policy::given(&text) {
         Ok(policy) => Ok(Some(policy)),
         Err(invalid) => {
             for problem in &invalid.problems {
