@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::response::Response;
+use crate::response::outcome::WAITED_IN_VAIN;
 use crate::response::problem::Problem;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
@@ -71,7 +72,7 @@ pub(crate) fn describe() {
     // Created with 0: a counter that begins at 1 has not increased, for Prometheus, and triggers no alert.
     [SHED, IDEMPOTENT_HITS, UNCLAIMED].into_iter().for_each(|name| counter!(name).absolute(0));
     WaitEnd::ALL.into_iter().for_each(|end| counter!(WAITS, "outcome" => end.as_str()).absolute(0));
-    ["created", "existing", "no_sandboxes", "no_prefix_match"]
+    ["created", "existing", "no_sandboxes", "no_prefix_match", "cancelled", WAITED_IN_VAIN]
         .into_iter()
         .for_each(|outcome| counter!(ALLOCATE, "outcome" => outcome).absolute(0));
 }

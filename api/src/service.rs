@@ -32,6 +32,7 @@ use crate::request::seat::Seat;
 use crate::request::{body, client_addr, headers};
 use crate::response::Response;
 use crate::response::codes::Code;
+use crate::response::outcome::is_as_asked;
 use crate::response::problem::Problem;
 use crate::routes::{self, Audience, Route};
 use crate::served::ServedCounts;
@@ -272,16 +273,35 @@ impl Service {
     }
 }
 
-/// Whether the call failed by no mistake of its client.
+/// Whether the call failed by no mistake of its client, and not as it was asked to.
 fn broke(answered: &Result<Response, Problem>) -> bool {
     let status =
         answered.as_ref().map_or_else(|problem| problem.code().entry().status, |answer| answer.status);
-    status.is_server_error()
+    status.is_server_error() && !is_as_asked(&outcome(answered))
 }
 
 fn outcome(answered: &Result<Response, Problem>) -> std::borrow::Cow<'static, str> {
     match answered {
         Ok(answer) => answer.outcome.clone(),
         Err(problem) => problem.outcome().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_domain::{Outcome, Timestamp};
+
+    use super::*;
+    use crate::response::outcome::{WAITED_IN_VAIN, answer};
+
+    #[test]
+    fn a_wait_that_ends_as_it_was_asked_to_is_no_failure_of_the_broker() {
+        let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
+        let unserved = || answer(&Outcome::Expired, id);
+        assert!(broke(&Ok(unserved())), "no worker took it");
+        assert!(broke(&Ok(answer(&Outcome::Superseded, id))));
+        assert!(!broke(&Ok(Response { outcome: WAITED_IN_VAIN.into(), ..unserved() })));
+        assert!(!broke(&Ok(answer(&Outcome::Cancelled, id))));
+        assert!(!broke(&Ok(answer(&Outcome::NoSandboxes, id))));
     }
 }

@@ -148,6 +148,11 @@ async fn a_line_for_which_nothing_arrives_ends_by_its_deadlines_and_says_so() {
         let ended = broker.request(&location, "held").send().await.expect_status(200);
         assert_eq!(ended.text_of("status"), "expired", "{ended:#?}");
         assert_eq!(ended.json["response"]["body"], held.json);
+        let mut counted = 0.0;
+        for api in [broker.api(0), broker.api(1)] {
+            counted += api.metric("broker_allocate_total{outcome=\"waited_in_vain\"}").await;
+        }
+        assert_eq!(counted, 1.0, "as it was asked to, which is no failure");
         let table = broker.table();
         // Nobody asks for them: their workers end them.
         wait_for_condition("every place to be left", async || {

@@ -114,6 +114,7 @@ impl Allocate {
             if let (Progress::Ended(Outcome::Expired), Some(line)) = (&answered, &stood_in) {
                 let told = outcome::in_vain(&line_in_words(line, &policy));
                 answer.content = Content::Problem(told.body(id));
+                answer.outcome = outcome::WAITED_IN_VAIN.into();
             }
             if by_prefix && matches!(answered, Progress::Ended(Outcome::NoSandboxes)) {
                 answer.outcome = NO_PREFIX_MATCH.into();

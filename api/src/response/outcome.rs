@@ -16,6 +16,8 @@ use crate::response::problem::Problem;
 
 /// What is said of an outcome of a newer program.
 pub(crate) const NEWER: &str = "The request ended in a way that only newer processes can tell. Ask again.";
+/// The outcome in logs and metrics of a request that stood in a line until its deadline.
+pub(crate) const WAITED_IN_VAIN: &str = "waited_in_vain";
 /// `Retry-After` of a queued request, in seconds.
 const POLL_AGAIN_S: u64 = 1;
 
@@ -80,6 +82,11 @@ fn told(outcome: &Outcome, id: RequestId) -> Result<(StatusCode, Value), Problem
         Outcome::Unknown(_) => (Code::Unavailable, NEWER),
     };
     Err(Problem::new(code, message))
+}
+
+/// Whether a request that may wait ended by what somebody asked for, at its deadline or before: its 503 is no failure.
+pub(crate) fn is_as_asked(outcome: &str) -> bool {
+    outcome == WAITED_IN_VAIN || outcome == Outcome::Cancelled.as_str()
 }
 
 /// The response to a call whose outcome will be found at `GET /v1/requests/{id}`.

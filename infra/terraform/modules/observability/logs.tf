@@ -4,7 +4,8 @@
 locals {
   # Counted in log lines: which log, which lines, which value.
   metrics_in_logs = {
-    ServerErrors = { log = "api", pattern = "{ $.message = \"request\" && $.status >= 500 }", value = "1" }
+    # A wait in a line that ends as it was asked to is no failure.
+    ServerErrors = { log = "api", pattern = "{ $.message = \"request\" && $.status >= 500 && $.outcome != \"cancelled\" && $.outcome != \"waited_in_vain\" }", value = "1" }
     Shed         = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"overloaded\" }", value = "1" }
     # A wait that ran out, whatever its status; a call that may wait in a line is held for as long as its caller asked.
     StillQueued     = { log = "api", pattern = "{ $.message = \"request\" && $.outcome = \"still_queued\" && $.may_wait NOT EXISTS }", value = "1" }
