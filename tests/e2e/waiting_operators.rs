@@ -2,7 +2,7 @@
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::table::now_s;
-use broker_tests::{Answer, story, together, wait_for_condition};
+use broker_tests::{Answer, Fault, Rule, story, together, wait_for_condition};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -48,6 +48,28 @@ async fn an_operator_sees_who_waits_and_cancels_by_id_by_filter_or_all() {
             if stats.available == 1 { Ok(()) } else { Err(stats) }
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cancellation_is_done_also_where_a_place_cannot_be_deleted_yet() {
+    story(setup().apis(1).workers(1).faults(1), async |broker| {
+        let mut asked = Vec::new();
+        for track in ["student-1", "student-2"] {
+            asked.push((parked(broker, waits(broker, track), track).await, track));
+        }
+        broker.proxy().add(Rule::new(Fault::Conflict).on("DeleteItem").containing("LINE#"));
+        let cancel = broker.balanced().call(Method::POST, "/v1/admin/waiting/cancel?all=true");
+        let told = cancel.token(ADMIN_TOKEN).send().await.expect_status(200);
+        assert_eq!((&told.json["found"], &told.json["cancelled"]), (&json!(2), &json!(2)), "{told:#?}");
+        assert!(broker.proxy().done("DeleteItem", Fault::Conflict) >= 2);
+        broker.proxy().calm();
+        for (location, track) in &asked {
+            let ended = broker.outcome(location, track).await;
+            assert_eq!(ended.text_of("status"), "cancelled", "{ended:#?}");
+        }
+        every_place_is_left(broker).await;
     })
     .await;
 }

@@ -196,7 +196,8 @@ pub async fn find(store: &Store, id: RequestId) -> Result<Option<Place>, StoreEr
     store.waiting.place(&line, id).await
 }
 
-/// Cancels a request that waits; whether it was not too late.
+/// Cancels a request that waits; whether it was not too late. A place that stays grants nothing, and the next that meets it deletes
+/// it.
 ///
 /// # Errors
 ///
@@ -205,8 +206,8 @@ pub async fn cancel(store: &Store, entropy: &Entropy, place: &Place) -> Result<b
     let id = place.request_id;
     let cancelled = retry_on_conflict(entropy, || store.requests.cancel(id)).await?.is_applied();
     // Another end may be a dead letter's, which a replay takes back: the reader of the place knows.
-    if cancelled {
-        store.waiting.leave(&place.line, id).await?;
+    if cancelled && let Err(error) = store.waiting.leave(&place.line, id).await {
+        tracing::info!(request_id = %id, "the place of a cancelled request was not deleted, a worker will: {error}");
     }
     Ok(cancelled)
 }
