@@ -104,8 +104,10 @@ pub fn renew(
         (RenewUntil::For(hours), _) => (now.plus(hours.as_duration()), NOT_WORTH_A_WRITE),
         (RenewUntil::Until(until), _) => (until.floor_to_second(), NOT_WORTH_A_WRITE),
     };
-    // An owner that said for how many hours at most it beats is held to it.
-    let said = term.heartbeat.and(term.hours).filter(|_| wanted.until == RenewUntil::Again);
+    // An owner that said for how many hours at most it beats is held to it. A message has no more hours than the longest: those are
+    // also what one has that said none.
+    let is_said = |hours: &LabDuration| wanted.until == RenewUntil::Again && *hours < LabDuration::LONGEST;
+    let said = term.heartbeat.and(term.hours).filter(is_said);
     let longest = said.map_or(bounds.longest, |hours| hours.as_duration().min(bounds.longest));
     // An operator may have given it longer than an owner can.
     let latest = allocation.allocated_at.plus(longest).max(old);

@@ -86,6 +86,18 @@ fn a_heartbeat_moves_the_end_by_whole_heartbeats_and_not_beyond_the_hours() {
 }
 
 #[test]
+fn a_heartbeat_without_hours_lasts_as_long_as_the_broker_lends_also_beyond_a_week() {
+    let bounds = LeaseBounds { longest: Duration::from_secs(400 * HOUR), ..bounds() };
+    let latest = |hours| {
+        let term = Term { hours: Some(hours), heartbeat: Some(Heartbeat::SHORTEST) };
+        let beat = renew(&allocation(1), term, &wanted(RenewUntil::Again), &bounds, at(150)).unwrap();
+        beat.latest.as_secs() - 100
+    };
+    assert_eq!(latest(LabDuration::LONGEST), 400 * HOUR, "it said none");
+    assert_eq!(latest(hours(167)), 167 * HOUR);
+}
+
+#[test]
 fn only_the_owner_renews_and_only_while_the_lease_is_live() {
     let (owner, other) = (key(1).track, key(2).track);
     for status in Status::ALL {
