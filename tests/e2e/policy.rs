@@ -2,11 +2,15 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use broker_tests::api::ADMIN_TOKEN;
+use broker_tests::api::{ADMIN_TOKEN, Api};
 use broker_tests::cli::Output;
+use broker_tests::process::Process;
+use broker_tests::table::{number, text};
 use broker_tests::{Broker, Call, Setup, story, wait_for_condition};
 use http::Method;
 use serde_json::Value;
+
+use crate::waiting;
 
 /// A file with `text`, in the scratch directory of this run.
 fn file(text: &str) -> String {
@@ -166,6 +170,49 @@ async fn of_two_operators_at_once_one_wins_and_the_other_is_told() {
         let answers = broker_tests::together(puts).await;
         assert_eq!(crate::count(&answers, 200), 1, "{answers:#?}");
         assert_eq!(crate::count(&answers, 412), 7, "{answers:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_policy_names_is_not_told_while_it_is_not_known() {
+    story(waiting::setup().apis(1).workers(1).pool(1), async |broker| {
+        apply(broker, SMALL).await;
+        let call = waiting::waits(broker, "student").name_prefix("big-");
+        let location = waiting::parked(broker, call, "student").await;
+        let stands = broker.table().must_get("POLICY").await;
+        let mut newer = stands.clone();
+        newer.insert("policy_text".to_owned(), text("later = true\n"));
+        newer.insert("version".to_owned(), number(2));
+        broker.table().put(newer).await;
+
+        let mut process = Process::start("broker-api", &mut broker.api_command());
+        let unsure = Api::new(&process.listening("api listening").await);
+        let admin = |method, path| unsure.call(method, path).token(ADMIN_TOKEN).send();
+        for path in [
+            "/v1/admin/sandboxes?flavour=small",
+            "/v1/admin/waiting",
+            "/v1/admin/waiting?flavour=none",
+            "/v1/admin/tracks/student",
+            "/v1/admin/stats?live=true",
+        ] {
+            admin(Method::GET, path).await.expect_problem(503, "UNAVAILABLE");
+        }
+        let cancel = admin(Method::POST, "/v1/admin/waiting/cancel?flavour=none").await;
+        cancel.expect_problem(503, "UNAVAILABLE");
+        admin(Method::GET, "/v1/admin/sandboxes").await.expect_status(200);
+        let told =
+            unsure.call(Method::GET, &location).header("x-instruqt-sandbox-id", "student").send().await;
+        let told = told.expect_status(200);
+        assert_eq!((told.text_of("status"), &told.json["waiting"]), ("queued", &Value::Null), "{told:#?}");
+        process.stop().await;
+        let listed = broker.cli_ok(&["waiting", "list", "--json"]).await;
+        assert!(listed.stderr.contains("why they wait is not known"), "{listed:#?}");
+        let listed: Vec<Value> = listed.json();
+        assert!(listed.len() == 1 && listed[0]["reason"].is_null(), "{listed:#?}");
+
+        broker.table().put(stands).await;
+        broker.cli_ok(&["waiting", "cancel", "--all"]).await;
     })
     .await;
 }

@@ -50,8 +50,10 @@ impl RequestRecords {
             (RequestState::Ended(Outcome::Unknown(_)), _) => {
                 Err(Problem::new(Code::Unavailable, outcome::NEWER))
             }
-            (RequestState::Queued, Some(line)) => {
-                let (lines, policy) = (self.lines.now().await?, self.policy.now().unwrap_or_default());
+            (state @ RequestState::Queued, Some(line)) => {
+                // Why it waits is the policy's to say.
+                let Ok(policy) = self.policy.now() else { return Ok(outcome::report(&state, id)) };
+                let lines = self.lines.now().await?;
                 let standing = lines.standing(&line, id, self.clock.now());
                 let reason = self.lines.reason(&line, &policy).await?;
                 let estimate = self.lines.estimate((&line, id), &lines, &policy, reason).await;

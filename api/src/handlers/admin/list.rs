@@ -28,10 +28,15 @@ const READS_FOR: Duration = Duration::from_millis(100);
 
 impl Operator {
     pub(super) async fn sandboxes(&self, query: &Query) -> Result<Response, Problem> {
-        let (store, policy) = (&self.rpc.store, self.policy.now().unwrap_or_default());
+        let store = &self.rpc.store;
         query.only(&[SANDBOXES])?;
         let status = query.checked(&STATUS, |text| Status::parse(text).ok_or(()))?;
         let flavour = query.get(FLAVOUR.name);
+        let policy = match flavour {
+            Some(_) => self.known_policy()?,
+            // The pool is shown also while the policy is not known.
+            None => self.policy.now().unwrap_or_default(),
+        };
         let known =
             flavour.and_then(|name| policy.flavours().iter().find(|(known, _)| known.as_str() == name));
         if flavour.is_some_and(|name| name != ANY_FLAVOUR) && known.is_none() {

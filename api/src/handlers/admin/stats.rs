@@ -2,7 +2,7 @@
 //! census, counted now.
 
 use broker_domain::DeadLetterCount;
-use broker_store::{Census, StoreError};
+use broker_store::Census;
 use http::StatusCode;
 use serde_json::json;
 
@@ -21,13 +21,13 @@ impl Operator {
     }
 
     /// The last census; if there is none, or `live`, one of now, without dead letters.
-    pub(super) async fn census(&self, live: bool) -> Result<Census, StoreError> {
+    pub(super) async fn census(&self, live: bool) -> Result<Census, Problem> {
         let store = &self.rpc.store;
         if !live && let Some(census) = store.census.get().await? {
             return Ok(census);
         }
         let as_of = self.rpc.clock.now();
-        let counted = store.sandboxes.count(&self.policy.now().unwrap_or_default()).await?;
+        let counted = store.sandboxes.count(&*self.known_policy()?).await?;
         Ok(Census {
             by_status: counted.by_status(),
             by_flavour: counted.by_flavour(),

@@ -41,7 +41,7 @@ impl Operator {
         let (cursors, after) = self.waiting_after(query)?;
         let WaitingPage { places, next } =
             waiting::list(store, &filter, track, after, (most, READS), now).await?;
-        let (policy, known) = (self.policy.now().unwrap_or_default(), self.lines.now().await?);
+        let (policy, known) = (self.known_policy()?, self.lines.now().await?);
         let mut lines: Vec<_> = known.listed.iter().filter(|listed| filter.takes(&listed.line)).collect();
         lines.sort_by_key(|listed| std::cmp::Reverse(listed.marks.length));
         let lines_total = lines.len();
@@ -147,7 +147,7 @@ impl Operator {
         let prefix = match query.checked(&WAITING_FLAVOUR, |text| FlavourName::new(text))? {
             None => prefix,
             Some(flavour) => {
-                let policy = self.policy.now().unwrap_or_default();
+                let policy = self.known_policy()?;
                 let of_flavour = policy.flavours().get(&flavour).map(|flavour| flavour.prefix.clone());
                 let of_flavour = of_flavour
                     .ok_or_else(|| Problem::invalid(format!("The policy has no flavour {flavour}.")))?;

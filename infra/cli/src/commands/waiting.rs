@@ -1,5 +1,7 @@
 //! `broker waiting`: the requests that wait in lines; lists them, and cancels some or all.
 
+use std::collections::HashMap;
+
 use anyhow::Context as _;
 use broker_api::waiting::reasons;
 use broker_domain::waiting::{Place, minted_at};
@@ -79,8 +81,8 @@ struct WaitingRow {
     ahead: usize,
     since: u64,
     deadline: u64,
-    /// Why: `empty`, `limit`, `refill_running` or `refill_stopped`.
-    reason: &'static str,
+    /// Why: `empty`, `limit`, `refill_running` or `refill_stopped`; none beside a policy that cannot be read.
+    reason: Option<&'static str>,
 }
 
 #[derive(Default, Serialize)]
@@ -119,9 +121,16 @@ async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
     let (mut rows, mut line, mut ahead, mut there_are_more) = (Vec::new(), None, 0, false);
     let places = places(context, &whole_lines, most).await?;
     // Who waits is shown also beside a policy that cannot be read.
-    let policy = policy::in_force(context).await.unwrap_or_default();
-    let lines = places.iter().map(|place| place.line.clone()).collect();
-    let reasons = reasons(&context.store, &policy, &lines).await?;
+    let reasons = match policy::in_force(context).await {
+        Ok(policy) => {
+            let lines = places.iter().map(|place| place.line.clone()).collect();
+            reasons(&context.store, &policy, &lines).await?
+        }
+        Err(error) => {
+            output::complain(&format!("why they wait is not known: {error:#}"));
+            HashMap::new()
+        }
+    };
     for place in places {
         if line.as_ref() != Some(&place.line) {
             (line, ahead) = (Some(place.line.clone()), 0);
@@ -138,7 +147,7 @@ async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
                 ahead,
                 since: minted_at(place.request_id).as_secs(),
                 deadline: place.deadline.as_secs(),
-                reason: reasons.get(&place.line).copied().unwrap_or("empty"),
+                reason: reasons.get(&place.line).copied(),
             });
         }
         ahead += 1;
@@ -150,7 +159,8 @@ async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
         let cells = rows.into_iter().map(|row| {
             let (ahead, since, deadline) =
                 (row.ahead.to_string(), row.since.to_string(), row.deadline.to_string());
-            let (prefix, track, why) = (or_dash(row.prefix), or_dash(row.track), row.reason.to_owned());
+            let (prefix, track) = (or_dash(row.prefix), or_dash(row.track));
+            let why = row.reason.unwrap_or("-").to_owned();
             [row.request_id, row.tenant, prefix, track, ahead, since, deadline, why]
         });
         output::table(["REQUEST", "TENANT", "PREFIX", "TRACK", "AHEAD", "SINCE", "DEADLINE", "WHY"], cells)?;
