@@ -17,7 +17,7 @@ use crate::request::prefer::Preferences;
 use crate::request::query::Query;
 use crate::request::{client_addr, headers};
 use crate::response::problem::Problem;
-use crate::routes;
+use crate::routes::{self, Audience};
 
 /// A header that the API reads.
 fn any_name() -> impl Strategy<Value = HeaderName> {
@@ -143,7 +143,7 @@ proptest! {
         method in prop::sample::select(vec![Method::GET, Method::POST, Method::DELETE, Method::OPTIONS]),
         path in "(/(v1|allocate|sandboxes|requests|mark-for-deletion|healthz|[%a-z0-9/.]{0,12}|[^/]{0,8})){0,6}",
     ) {
-        match routes::find(&method, &path) {
+        match routes::find(Audience::Everybody, &method, &path) {
             Ok((route, _)) => prop_assert!(route.template().starts_with('/')),
             Err(lost) => prop_assert!(lost.problem.code().entry().status.is_client_error()),
         }

@@ -263,12 +263,18 @@ impl Route {
     }
 }
 
-/// The route of a request, and the id in its path, decoded but not yet checked; empty where the route has none.
-pub(crate) fn find<'p>(method: &Method, path: &'p str) -> Result<(Route, Cow<'p, str>), Lost> {
+/// The route of a request at a listener for `audience`, and the id in its path, decoded but not yet checked; empty where the route has
+/// none.
+pub(crate) fn find<'p>(
+    audience: Audience,
+    method: &Method,
+    path: &'p str,
+) -> Result<(Route, Cow<'p, str>), Lost> {
+    let routes = || Route::ALL.into_iter().filter(|route| audience.include(*route));
     let of_path = |route: Route| Some((route, id_in(route.template(), path)?));
-    let (nearest, id) = Route::ALL.into_iter().find_map(of_path).ok_or_else(not_found)?;
+    let (nearest, id) = routes().find_map(of_path).ok_or_else(not_found)?;
     // A path has one place only: a fixed path wins over an id.
-    let here = || Route::ALL.into_iter().filter(|route| route.template() == nearest.template());
+    let here = || routes().filter(|route| route.template() == nearest.template());
     let wanted = if *method == Method::HEAD { &Method::GET } else { method };
     match here().find(|route| route.method() == *wanted) {
         Some(route) => Ok((route, decode(id)?)),
@@ -325,6 +331,6 @@ fn decode(segment: &str) -> Result<Cow<'_, str>, Problem> {
     percent_decode_str(segment).decode_utf8().map_err(|_| Problem::invalid("The path is not UTF-8 text."))
 }
 
-pub(crate) fn not_found() -> Problem {
+fn not_found() -> Problem {
     Problem::new(Code::NotFound, "There is nothing at this path.")
 }

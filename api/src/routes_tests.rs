@@ -6,14 +6,14 @@ use http::{Method, header};
 use proptest::prelude::*;
 
 use crate::response::codes::Code;
-use crate::routes::{Effect, Route, UNMATCHED, find};
+use crate::routes::{Audience, Effect, Route, UNMATCHED, find};
 
 fn code(method: &Method, path: &str) -> Code {
-    find(method, path).unwrap_err().problem.code()
+    find(Audience::Everybody, method, path).unwrap_err().problem.code()
 }
 
 fn found(method: &Method, path: &str) -> (Route, String) {
-    let (route, id) = find(method, path).unwrap();
+    let (route, id) = find(Audience::Everybody, method, path).unwrap();
     (route, id.into_owned())
 }
 
@@ -67,7 +67,11 @@ fn another_method_is_405_and_another_path_404() {
 fn a_405_names_every_method_that_is_allowed() {
     let allowed = |path: &str| {
         let id = Entropy::seeded(1).request_id(Timestamp::from_secs(1));
-        let response = find(&Method::PUT, path).unwrap_err().problem.into_response(id).into_http(id);
+        let response = find(Audience::Everybody, &Method::PUT, path)
+            .unwrap_err()
+            .problem
+            .into_response(id)
+            .into_http(id);
         response.headers()[header::ALLOW].to_str().unwrap().to_owned()
     };
     assert_eq!(allowed("/v1/requests/a"), "GET, HEAD, DELETE");
@@ -76,10 +80,30 @@ fn a_405_names_every_method_that_is_allowed() {
 }
 
 #[test]
+fn a_listener_knows_no_path_of_the_other_ones() {
+    let status = |audience, method: &Method, path| {
+        find(audience, method, path).err().map_or(200, |lost| lost.problem.status().as_u16())
+    };
+    let (theirs, others) = ((&Method::GET, "/v1/allocate"), (&Method::GET, "/v1/admin/sync"));
+    for (audience, expected) in [
+        (Audience::Everybody, [405, 405]),
+        (Audience::Platforms, [405, 404]),
+        (Audience::Operators, [404, 405]),
+    ] {
+        let told = [theirs, others].map(|(method, path)| status(audience, method, path));
+        assert_eq!(told, expected, "{audience:?}");
+        assert_eq!(status(audience, &Method::GET, "/healthz"), 200);
+    }
+}
+
+#[test]
 fn a_405_is_counted_under_the_route_that_it_missed() {
-    assert_eq!(find(&Method::GET, "/v1/allocate").unwrap_err().template, "/v1/allocate");
-    assert_eq!(find(&Method::PUT, "/v1/sandboxes/a").unwrap_err().template, "/v1/sandboxes/{id}");
-    assert_eq!(find(&Method::GET, "/v1/nothing").unwrap_err().template, UNMATCHED);
+    assert_eq!(find(Audience::Everybody, &Method::GET, "/v1/allocate").unwrap_err().template, "/v1/allocate");
+    assert_eq!(
+        find(Audience::Everybody, &Method::PUT, "/v1/sandboxes/a").unwrap_err().template,
+        "/v1/sandboxes/{id}"
+    );
+    assert_eq!(find(Audience::Everybody, &Method::GET, "/v1/nothing").unwrap_err().template, UNMATCHED);
 }
 
 #[test]
@@ -93,6 +117,6 @@ fn an_encoded_slash_does_not_make_a_segment() {
 proptest! {
     #[test]
     fn any_path_is_survived(path in any::<String>()) {
-        let _ = find(&Method::GET, &path);
+        let _ = find(Audience::Everybody, &Method::GET, &path);
     }
 }

@@ -111,10 +111,7 @@ impl Service {
         line: &mut AccessLine,
         (door, seat): (&Door, &Seat),
     ) -> Result<Response, Problem> {
-        let found = routes::find(&head.method, head.uri.path());
-        let found = found.and_then(|(route, in_path)| {
-            if door.answers.include(route) { Ok((route, in_path)) } else { Err(routes::not_found().into()) }
-        });
+        let found = routes::find(door.answers, &head.method, head.uri.path());
         line.routed(found.as_ref().map_or_else(|lost| lost.template, |(route, _)| route.template()));
         // What goes nowhere costs the same as what goes somewhere.
         let is_probe = found.as_ref().is_ok_and(|(route, _)| route.is_probe());

@@ -34,6 +34,8 @@ async fn platforms_and_operators_have_a_listener_each() {
         }
         let run = public.call(Method::POST, "/v1/admin/sync").token(ADMIN_TOKEN).send().await;
         run.expect_problem(404, "NOT_FOUND");
+        let other_method = public.call(Method::GET, "/v1/admin/sync").token(ADMIN_TOKEN).send().await;
+        other_method.expect_problem(404, "NOT_FOUND");
         broker.allocate("student").send().await.expect_status(201);
         operators.allocate("student").send().await.expect_problem(404, "NOT_FOUND");
     })
