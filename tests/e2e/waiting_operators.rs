@@ -132,11 +132,10 @@ async fn operators_see_pages_of_who_waits_and_why_and_cancel_some() {
         assert_eq!(small.json["lines"][0]["flavour"], "small");
         assert_eq!(listed(&get("?track=student-2").await.expect_status(200)), of(&[2]));
         assert_eq!(listed(&get("?name_prefix=big-").await.expect_status(200)), of(&[1]));
-        for wrong in
-            ["?flavour=none", "?limit=0", "?cursor=00", "?status=queued", "?flavour=small&name_prefix=big-"]
-        {
+        for wrong in ["?limit=0", "?cursor=00", "?status=queued", "?flavour=small&name_prefix=big-"] {
             get(wrong).await.expect_problem(400, "VALIDATION_ERROR");
         }
+        get("?flavour=none").await.expect_problem(400, "UNKNOWN_FLAVOUR");
         // Refill that is paused is told to those who wait for it.
         broker.cli_ok(&["refill", "pause", "small"]).await;
         wait_for_condition("it to be told", async || {

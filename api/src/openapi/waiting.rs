@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::operation::{ADMIN, Components, Operation};
 use crate::request::parameters as query;
 use crate::response::bodies::{CancelledWaiting, WaitingList};
+use crate::response::codes::Code;
 
 pub(super) fn list(parts: &mut Components) -> Value {
     Operation::by_operator(parts, ADMIN, "listWaiting", "Lists the requests that wait")
@@ -12,6 +13,7 @@ pub(super) fn list(parts: &mut Components) -> Value {
         .takes_query(query::WAITING_FILTERS)
         .takes_query(query::WAITING_PAGE)
         .answers::<WaitingList>(200, "A page.", &[])
+        .fails(&[Code::UnknownFlavour])
         .finish()
 }
 
@@ -22,5 +24,6 @@ pub(super) fn cancel(parts: &mut Components) -> Value {
         .takes_query(query::WAITING_FILTERS)
         .takes_query(query::WAITING_ACTION)
         .answers::<CancelledWaiting>(200, "What was done.", &[])
+        .fails(&[Code::UnknownFlavour])
         .finish()
 }

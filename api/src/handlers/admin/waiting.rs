@@ -20,6 +20,7 @@ use crate::request::parameters::{
 use crate::request::query::Query;
 use crate::response::Response;
 use crate::response::bodies::{CancelledWaiting, LineBody, WaitingList, WaitingRequestBody};
+use crate::response::codes::Code;
 use crate::response::problem::Problem;
 use crate::waiting::told;
 
@@ -149,8 +150,9 @@ impl Operator {
             Some(flavour) => {
                 let policy = self.known_policy()?;
                 let of_flavour = policy.flavours().get(&flavour).map(|flavour| flavour.prefix.clone());
-                let of_flavour = of_flavour
-                    .ok_or_else(|| Problem::invalid(format!("The policy has no flavour {flavour}.")))?;
+                let of_flavour = of_flavour.ok_or_else(|| {
+                    Problem::new(Code::UnknownFlavour, format!("The policy names no flavour {flavour}."))
+                })?;
                 if prefix.is_some_and(|prefix| prefix != of_flavour) {
                     return Err(Problem::invalid("flavour and name_prefix say different things."));
                 }
