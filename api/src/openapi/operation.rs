@@ -133,13 +133,23 @@ impl<'g> Operation<'g> {
         self
     }
 
-    /// Adds an optional JSON body. Its schema is inline: it may accept more than is ever written.
-    pub(super) fn takes_body<T: JsonSchema>(mut self, description: &str) -> Self {
+    /// Adds an optional JSON body.
+    pub(super) fn takes_body<T: JsonSchema>(self, description: &str) -> Self {
+        self.with_body::<T>(false, description)
+    }
+
+    /// Adds a JSON body that must be there.
+    pub(super) fn needs_body<T: JsonSchema>(self, description: &str) -> Self {
+        self.with_body::<T>(true, description)
+    }
+
+    /// Adds a JSON body. Its schema is inline: it may accept more than is ever written.
+    fn with_body<T: JsonSchema>(mut self, required: bool, description: &str) -> Self {
         let reading = SchemaSettings::draft2020_12().for_deserialize().into_generator();
         let mut schema = reading.into_root_schema_for::<T>();
         schema.remove("$schema");
         self.said["requestBody"] = json!({
-            "required": false,
+            "required": required,
             "description": description,
             "content": { "application/json": { "schema": schema } },
         });

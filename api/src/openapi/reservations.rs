@@ -23,7 +23,7 @@ pub(super) fn create(parts: &mut Components) -> Value {
              beside the other reservations into what the policy lets there be of the flavour is refused. Without times it is a \
              floor: what the tenant gives back is put aside again.",
         )
-        .takes_body::<ReservationBody>("What is reserved.")
+        .needs_body::<ReservationBody>("What is reserved.")
         .answers::<ReservationView>(201, "The reservation.", &[LOCATION])
         .leads_to(201, "getReservation", "id", "id")
         .fails(&[Code::UnknownFlavour, Code::ReservationConflict])
@@ -37,7 +37,7 @@ pub(super) fn show(parts: &mut Components) -> Value {
 pub(super) fn change(parts: &mut Components) -> Value {
     one(parts, "changeReservation", "Changes a reservation")
         .says("Also while it runs. Its tenant and its sandboxes' prefix stay. What is put aside beyond the new count goes back.")
-        .takes_body::<ReservationChangeBody>("Its terms from now on.")
+        .needs_body::<ReservationChangeBody>("Its terms from now on.")
         .fails(&[Code::ReservationConflict, Code::ReservationEnded])
         .finish()
 }
