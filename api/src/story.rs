@@ -312,14 +312,13 @@ struct Ahead {
 async fn place_of(
     store: &Store,
     (track, tenant): (&TrackId, Option<&TenantName>),
-    now: Timestamp,
 ) -> Result<WaitingPage, StoreError> {
     let track_of = |message: &str| summarize(message).track;
     let mut filter =
         WaitingFilter { tenant: tenant.cloned(), track: Some(track.clone()), ..WaitingFilter::default() };
-    let mut page = waiting::list(store, &filter, track_of, None, (1, PLACE_READS), now).await?;
+    let mut page = waiting::list(store, &filter, track_of, None, (1, PLACE_READS)).await?;
     if page.places.is_empty() && filter.tenant.take().is_some() {
-        page = waiting::list(store, &filter, track_of, None, (1, PLACE_READS), now).await?;
+        page = waiting::list(store, &filter, track_of, None, (1, PLACE_READS)).await?;
     }
     Ok(page)
 }
@@ -329,9 +328,8 @@ impl Ahead {
         store: &Store,
         policy: &Policy,
         (track, tenant): (&TrackId, Option<&TenantName>),
-        now: Timestamp,
     ) -> Result<Self, StoreError> {
-        let waiting = place_of(store, (track, tenant), now);
+        let waiting = place_of(store, (track, tenant));
         let (census, closed_since, waiting) =
             tokio::try_join!(store.census.get(), store.pool.closed_since(), waiting)?;
         let free = census.and_then(|census| census.by_status.get(&Status::Available).copied());
@@ -388,7 +386,7 @@ pub async fn of_track(
         None => (None, None),
     };
     let tenant = lease.as_ref().and_then(|lease| lease.tenant.as_ref());
-    let ahead = Ahead::of(store, policy, (&key.track, tenant), now).await?;
+    let ahead = Ahead::of(store, policy, (&key.track, tenant)).await?;
     let (verdict, text, runbook) = judge(lease.as_ref(), &ahead, now);
     let secs = |at: Timestamp| at.as_secs();
     Ok(TrackStory {

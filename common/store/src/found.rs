@@ -12,3 +12,16 @@ pub struct Found {
     /// The items and the promise that they contradict.
     pub detail: String,
 }
+
+/// The kinds that keep no restored table closed: nothing of them gives a sandbox to two. Of an open pool the sweep gives back what is
+/// put aside for nobody, and who waits without a place or a listed line is told at the deadline; an operator may end such a request
+/// (`broker waiting cancel ID`) or such a reservation before.
+const LEFT_TO_THE_OPEN_POOL: [&str; 4] =
+    ["parked_without_place", "line_not_listed", "reserved_for_nobody", "reserved_uncounted"];
+
+impl Found {
+    /// Whether a restored table stays closed because of it.
+    pub(crate) fn keeps_closed(&self) -> bool {
+        !LEFT_TO_THE_OPEN_POOL.contains(&self.kind)
+    }
+}

@@ -197,6 +197,7 @@ pub async fn reconcile(
             .collect(),
     };
     if options.apply && report.is_clean() {
+            .filter(|v| v.keeps_closed())
         crash_points::point(Point::Reconciled);
         open(store).await?;
     }

@@ -81,7 +81,7 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
     })
     .await?;
     let in_vain = if is_open { in_vain(store, &parked, &free, now).await? } else { Vec::new() };
-    let waiting = waiting(store, parked, now).await?.into_iter().chain(in_vain);
+    let waiting = waiting(store, parked, is_open, now).await?.into_iter().chain(in_vain);
     let exceeded = limited.exceeded(store).await?;
     let reserved = reservations::judge(store, put_aside, is_open, now).await?;
     let suspects = suspects(&inventory);
@@ -117,10 +117,12 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
     })
 }
 
-/// What is wrong with requests that wait. Each is read again, before and after its place: it may end meanwhile.
+/// What is wrong with requests that wait. Each is read again, before and after its place: it may end meanwhile. While the pool is
+/// closed, nobody ends them at their deadline.
 async fn waiting(
     store: &Store,
     parked: Vec<(Line, RequestId)>,
+    is_open: bool,
     now: Timestamp,
 ) -> Result<Vec<Found>, StoreError> {
     let mut found = Vec::new();
@@ -138,7 +140,7 @@ async fn waiting(
         let is_listed = listed.iter().any(|listed| listed.line == line && listed.until >= request.deadline);
         let kind = match place {
             None => "parked_without_place",
-            Some(_) if now.since(request.deadline) > ARRIVES_WITHIN => "wait_overdue",
+            Some(_) if is_open && now.since(request.deadline) > ARRIVES_WITHIN => "wait_overdue",
             Some(_) if now <= request.deadline && !is_listed => "line_not_listed",
             Some(_) => continue,
         };

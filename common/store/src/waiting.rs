@@ -4,7 +4,7 @@
 use std::fmt;
 
 use broker_domain::waiting::{Line, Marks, Place};
-use broker_domain::{Job, NamePrefix, RequestId, TenantName, Timestamp, TrackId};
+use broker_domain::{Job, NamePrefix, RequestId, RequestState, TenantName, Timestamp, TrackId};
 use broker_runtime::entropy::Entropy;
 
 use crate::dynamodb::waiting::{cursor, line_of};
@@ -72,12 +72,11 @@ impl From<&Place> for PlaceItem {
 }
 
 /// Why `job` may not be paused, if it may not. SERVE alone grants to those who wait: it runs on while waiting is on, as this
-/// process is configured, and while a line is listed.
+/// process is configured, and while a line stands: those who wait in it are ended by it, however late.
 pub async fn keeps_running(
     store: &Store,
     job: Job,
     waiting_is_on: bool,
-    now: Timestamp,
 ) -> Result<Option<&'static str>, StoreError> {
     if job != Job::Serve {
         return Ok(None);
@@ -87,8 +86,8 @@ pub async fn keeps_running(
             "serve cannot be paused while waiting is on (BROKER_WAITING): those who wait are served by it",
         ));
     }
-    let is_listed = !store.waiting.lines(now).await?.is_empty();
-    Ok(is_listed.then_some("serve cannot be paused while a line is listed (until ten minutes after the last deadline in it): those who wait are served by it"))
+    let stands = !store.waiting.lines_to_walk().await?.is_empty();
+    Ok(stands.then_some("serve cannot be paused while a line is listed (until ten minutes after the last deadline in it, and until it was found empty then): those who wait are served by it"))
 }
 
 /// Which of those that wait: everything that is set must match.
@@ -137,7 +136,7 @@ pub struct WaitingPage {
 }
 
 /// The places that match `filter`, behind `after`: at most `most`, found with at most `reads` calls. `track_of` is the track that
-/// a message names.
+/// a message names. Those past their deadline are among them as long as they stand.
 ///
 /// # Errors
 ///
@@ -148,11 +147,10 @@ pub async fn list(
     track_of: impl Fn(&str) -> Option<TrackId>,
     after: Option<PageKey>,
     (most, mut reads): (usize, usize),
-    now: Timestamp,
 ) -> Result<WaitingPage, StoreError> {
     let begin = after.as_ref().and_then(line_of).map(|line| line.to_string());
     let (mut page, mut after) = (WaitingPage::default(), after);
-    for listed in store.waiting.lines(now).await? {
+    for listed in store.waiting.lines_to_walk().await? {
         let line = &listed.line;
         let text = line.to_string();
         if !filter.takes(line) || begin.as_ref().is_some_and(|begin| text < *begin) {
@@ -186,14 +184,19 @@ pub async fn list(
     Ok(page)
 }
 
-/// The place of a request, if it waits.
+/// The place of a request, if it waits. Where the place was lost, as a restored table may have it, it is what the record tells of
+/// it: the request waits in vain, and can be cancelled.
 ///
 /// # Errors
 ///
 /// When the table does not answer.
 pub async fn find(store: &Store, id: RequestId) -> Result<Option<Place>, StoreError> {
-    let Some(line) = store.requests.get(id).await?.and_then(|record| record.parked) else { return Ok(None) };
-    store.waiting.place(&line, id).await
+    let Some(record) = store.requests.get(id).await? else { return Ok(None) };
+    let Some(line) = record.parked else { return Ok(None) };
+    let place = store.waiting.place(&line, id).await?;
+    let (is_queued, deadline) = (record.state == RequestState::Queued, record.deadline);
+    let lost = || is_queued.then(|| Place { line, request_id: id, deadline, message: String::new() });
+    Ok(place.or_else(lost))
 }
 
 /// Cancels a request that waits; whether it was not too late. A place that stays grants nothing, and the next that meets it deletes

@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::waiting::{Line, Marks, Place as Waiting};
-use broker_domain::{AllocateRequest, NamePrefix, Outcome, Reason, RequestState, Status, TenantName};
-use broker_store::{Actor, Claim, ClaimOutcome, PlaceItem, Requeued, Write};
+use broker_domain::{
+    AllocateRequest, Job, LabDuration, NamePrefix, Outcome, Reason, RequestState, Status, TenantName,
+    Timestamp,
+};
+use broker_store::reconcile::{ReconcileOptions, reconcile};
+use broker_store::waiting::{self, WaitingFilter};
+use broker_store::{Actor, Claim, ClaimOutcome, PlaceItem, PoolStatus, Requeued, Write};
 
 use super::claims::record;
 use crate::place::Place;
@@ -16,7 +21,13 @@ fn line() -> Line {
 
 /// A recorded request of `track` that may wait, and its place.
 async fn asked(place: &Place, track: &str) -> (AllocateRequest, Waiting) {
-    let ask = AllocateRequest { may_wait: true, tenant: Some(line().tenant), ..place.ask(track) };
+    asked_until(place, track, place.ask(track).times.deadline).await
+}
+
+/// The same with a deadline.
+async fn asked_until(place: &Place, track: &str, deadline: Timestamp) -> (AllocateRequest, Waiting) {
+    let mut ask = AllocateRequest { may_wait: true, tenant: Some(line().tenant), ..place.ask(track) };
+    ask.times.deadline = deadline;
     place.store.requests.record(&record(&ask)).await.expect("recorded");
     let (request_id, deadline) = (ask.request_id, ask.times.deadline);
     (ask, Waiting { line: line(), request_id, deadline, message: "a message".to_owned() })
@@ -341,4 +352,38 @@ async fn ten_minutes_without_the_network_lose_no_place() {
         let rows = store.waiting.places(&listed[0].line, None, 10).await.expect("read").items;
         assert_eq!(rows.places, std::slice::from_ref(&waiting));
     }
+}
+
+#[tokio::test]
+async fn a_table_in_which_somebody_waited_opens_once_it_is_reconciled() {
+    let place = Place::with_table().await;
+    let (store, now) = (&place.store, place.clock.now());
+    let long_ago = now.minus(Duration::from_secs(3_600));
+    let (_, overdue) = asked_until(&place, "student-1", long_ago).await;
+    let (lost, placeless) = asked(&place, "student-2").await;
+    store.waiting.list_line(&line(), Line::listed_until(long_ago)).await.expect("listed");
+    for parked in [&overdue, &placeless] {
+        assert_eq!(store.waiting.park(parked).await.expect("asked"), Write::Applied);
+    }
+    // As where the moment of the restore cuts the parking in half.
+    store.waiting.leave(&line(), lost.request_id).await.expect("asked");
+    assert_eq!(store.pool.pause("op", now).await.expect("asked"), Write::Applied);
+    let options =
+        ReconcileOptions { apply: true, accept_fewer: false, lab_duration: LabDuration::nearest(4) };
+    let report = reconcile(store, &place.clock, &place.entropy, Vec::new(), None, options).await;
+    assert_eq!(report.expect("reconciled").suspects, Vec::<String>::new());
+    assert_eq!(store.pool.resume().await.expect("asked"), Write::Applied);
+    assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Open);
+
+    // Its line is not listed any more, and its place stands.
+    let listed = waiting::list(store, &WaitingFilter::default(), |_| None, None, (9, 9)).await;
+    assert_eq!(listed.expect("read").places, [overdue]);
+    let runs = waiting::keeps_running(store, Job::Serve, false).await.expect("read");
+    assert!(runs.is_some_and(|why| why.contains("a line is listed")), "{runs:?}");
+    // Who has no place any more is told so by an operator.
+    let found = waiting::find(store, lost.request_id).await.expect("read").expect("it waits");
+    assert!(waiting::cancel(store, &place.entropy, &found).await.expect("asked"));
+    let ended = store.requests.get(lost.request_id).await.expect("read").expect("recorded");
+    assert_eq!(ended.state, RequestState::Ended(Outcome::Cancelled));
+    assert_eq!(waiting::find(store, lost.request_id).await.expect("read"), None, "it has ended");
 }

@@ -82,7 +82,7 @@ impl Operator {
             let mut tick = store.schedule.tick(job, Duration::ZERO, now).await?;
             // One that is paused stays so for whom it is, and one that is not stays as it is.
             tick.paused = if act == Act::PauseJob {
-                if let Some(why) = waiting::keeps_running(store, job, self.lines.on, now).await? {
+                if let Some(why) = waiting::keeps_running(store, job, self.lines.on).await? {
                     return Err(Problem::new(Code::NotPausable, format!("{why}.")));
                 }
                 Some(self.paused(&line, store.schedule.pause(job, who, now).await?).await)

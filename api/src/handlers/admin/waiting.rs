@@ -40,8 +40,7 @@ impl Operator {
         let filter = self.waiting_filter(query)?;
         let most = usize::try_from(query.number(&WAITING_LIMIT)?).unwrap_or(usize::MAX);
         let (cursors, after) = self.waiting_after(query)?;
-        let WaitingPage { places, next } =
-            waiting::list(store, &filter, track, after, (most, READS), now).await?;
+        let WaitingPage { places, next } = waiting::list(store, &filter, track, after, (most, READS)).await?;
         let (policy, known) = (self.known_policy()?, self.lines.now().await?);
         let mut lines: Vec<_> = known.listed.iter().filter(|listed| filter.takes(&listed.line)).collect();
         lines.sort_by_key(|listed| std::cmp::Reverse(listed.marks.length));
@@ -132,8 +131,7 @@ impl Operator {
 
     /// What one call cancels of those that match, behind `after`.
     async fn matching(&self, filter: &WaitingFilter, after: Option<PageKey>) -> Result<WaitingPage, Problem> {
-        let (store, now) = (&self.rpc.store, self.rpc.clock.now());
-        Ok(waiting::list(store, filter, track, after, (MOST, READS_TO_CANCEL), now).await?)
+        Ok(waiting::list(&self.rpc.store, filter, track, after, (MOST, READS_TO_CANCEL)).await?)
     }
 
     /// The cursors of the list that the query selects, and where it goes on.

@@ -173,7 +173,7 @@ impl WaitingStore {
         Ok(readable_lines(&items).filter(|line| line.until >= now).collect())
     }
 
-    /// The lines that a walk looks through (a consistent read): those that are listed, and those that were, until a walk finds
+    /// The lines that a walk, or an operator, looks through (a consistent read): those that are listed, and those that were, until a walk finds
     /// them empty and forgets them. Places are ended later than their line is listed if no walk ran meanwhile.
     pub async fn lines_to_walk(&self) -> Result<Vec<ListedLine>, StoreError> {
         let items = self.table.all_of("lines", keys::LINES).await?;

@@ -165,7 +165,7 @@ async fn pause(context: Context, args: JobName) -> anyhow::Result<Done> {
     let already = context.act((Act::PauseJob, args.job.as_str(), None), async |line| {
         let now = context.now().await?;
         let is_on = context.config.waiting;
-        if let Some(why) = waiting::keeps_running(&context.store, args.job, is_on, now).await? {
+        if let Some(why) = waiting::keeps_running(&context.store, args.job, is_on).await? {
             bail!(why);
         }
         let paused = context.store.schedule.pause(args.job, &context.operator, now).await?;

@@ -102,8 +102,7 @@ pub(crate) async fn run(context: Context, command: WaitingCommand) -> anyhow::Re
 
 /// The places that match, at most `most`.
 async fn places(context: &Context, filter: &WaitingFilter, most: usize) -> anyhow::Result<Vec<Place>> {
-    let now = context.clock.now();
-    let found = waiting::list(&context.store, filter, track, None, (most, usize::MAX), now).await?;
+    let found = waiting::list(&context.store, filter, track, None, (most, usize::MAX)).await?;
     Ok(found.places)
 }
 
