@@ -167,15 +167,23 @@ pub async fn reconcile(
     if !options.accept_fewer {
         must_cover(store, &lines).await?;
     }
+    let mut run =
+        Reconciliation { store, clock, entropy, options, known: Known::default(), taken: BTreeMap::new() };
+    // What an item that cannot be read says of its sandbox or its owner is not known: nothing is decided beside it.
+    let unreadable = run.read_all().await?;
+    if !unreadable.is_empty() {
+        return Ok(run.refused(&lines, unreadable));
+    }
     if options.apply {
         store.pool.begin_reconciling(now).await?;
         crash_points::point(Point::ReconcileBegun);
         // A restored table may hold a sandbox without its account's record, or the record alone.
         record_all(store, entropy, now).await?;
+        let unreadable = run.read_all().await?;
+        if !unreadable.is_empty() {
+            return Ok(run.refused(&lines, unreadable));
+        }
     }
-    let mut run =
-        Reconciliation { store, clock, entropy, options, known: Known::default(), taken: BTreeMap::new() };
-    run.read_all().await?;
     if listing.is_some_and(|listing| listing.is_empty) && !run.known.is_empty() {
         return Err(ReconcileError::NothingListed);
     }
@@ -189,6 +197,7 @@ pub async fn reconcile(
             .await?
             .violations
             .iter()
+            .filter(|v| v.keeps_closed())
             .map(|v| format!("{}: {}", v.kind, v.detail))
             .collect(),
         false => suspects(&run.known.inventory())
@@ -197,7 +206,6 @@ pub async fn reconcile(
             .collect(),
     };
     if options.apply && report.is_clean() {
-            .filter(|v| v.keeps_closed())
         crash_points::point(Point::Reconciled);
         open(store).await?;
     }
@@ -237,14 +245,28 @@ struct Reconciliation<'a> {
 }
 
 impl Reconciliation<'_> {
-    async fn read_all(&mut self) -> Result<(), ScanError> {
-        let known = &mut self.known;
-        scan(self.store, |page| {
+    /// Reads the table anew; returns why items of it cannot be read.
+    async fn read_all(&mut self) -> Result<Vec<String>, ScanError> {
+        self.known = Known::default();
+        let (known, mut unreadable) = (&mut self.known, Vec::new());
+        scan(self.store, |mut page| {
+            unreadable.append(&mut page.unreadable);
             page.sandboxes.into_iter().for_each(|sandbox| known.add_sandbox(sandbox));
             page.leases.into_iter().for_each(|lease| known.add_lease(lease));
             true
         })
-        .await
+        .await?;
+        Ok(unreadable)
+    }
+
+    /// The report of a run that takes no step, because of items that cannot be read.
+    fn refused(&self, lines: &Lines, unreadable: Vec<String>) -> ReconcileReport {
+        ReconcileReport {
+            dry_run: !self.options.apply,
+            lines: lines.len(),
+            suspects: unreadable.into_iter().map(|why| format!("unreadable_item: {why}")).collect(),
+            ..ReconcileReport::default()
+        }
     }
 
     /// Takes steps until none is left, or none of a stage succeeds.

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::reconcile::Step;
 use broker_domain::{
     Allocation, EndReason, Fingerprint, Grant, IdempotencyKey, LabDuration, Lease, LeaseEnd, LeaseKey,
     Sandbox, SandboxId, Status, TrackId,
 };
-use broker_store::Write;
+use broker_store::reconcile::{ReconcileOptions, reconcile};
+use broker_store::{PoolStatus, Write};
 
 use crate::place::Place;
 
@@ -148,4 +150,40 @@ async fn a_lease_ends_alone_once_and_a_sandbox_goes_as_it_was_read() {
         .due(Status::PendingDeletion, place.store.sandboxes.shard_of(&free.id), now, None)
         .await;
     assert_eq!(due.expect("listed").items.len(), 1, "cleanup finds it");
+}
+
+#[tokio::test]
+async fn beside_what_cannot_be_read_no_step_is_taken() {
+    let place = Place::with_table().await;
+    let (store, seeded) = (&place.store, place.seed(2).await);
+    let [other, wrong] = [&seeded[0], &seeded[1]];
+    let held = lease(&place, "student-1", &sandbox_of(&place, &other.sandbox_id).await);
+    assert_eq!(
+        take(&place, &bind(&sandbox_of(&place, &other.sandbox_id).await, None, &held)).await,
+        Write::Applied
+    );
+    let update = place.aws.dynamodb.update_item().table_name(&place.table);
+    let update = update
+        .key("PK", AttributeValue::S(format!("SBX#{}", wrong.sandbox_id)))
+        .key("SK", AttributeValue::S("META".to_owned()))
+        .update_expression("REMOVE external_id");
+    update.send().await.expect("UpdateItem");
+    assert_eq!(store.pool.pause("op", place.clock.now()).await.expect("asked"), Write::Applied);
+    for apply in [false, true] {
+        let options = ReconcileOptions { apply, accept_fewer: false, lab_duration: HOURS };
+        let report = reconcile(store, &place.clock, &place.entropy, Vec::new(), None, options).await;
+        let suspects = report.expect("a report").suspects;
+        assert_eq!(suspects.len(), 1, "{apply}: {suspects:?}");
+        assert!(suspects[0].contains(wrong.sandbox_id.as_str()), "{suspects:?}");
+    }
+    let stands = store.pool.status().await.expect("read");
+    assert!(matches!(stands, PoolStatus::Paused { .. }), "nothing was begun: {stands:?}");
+
+    // One that cannot be read since it was listed is in the way of its step alone.
+    let step = Step::Insert {
+        sandbox_id: wrong.sandbox_id.clone(),
+        name: wrong.name.clone(),
+        external_id: wrong.external_id.clone(),
+    };
+    assert_eq!(take(&place, &step).await, Write::Rejected(()));
 }

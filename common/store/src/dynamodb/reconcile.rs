@@ -29,8 +29,16 @@ const ENDED_LEASE_STANDS: &str = "allocation_id = :stood and attribute_exists(en
 const LIVE_LEASE_STANDS: &str = "allocation_id = :stood and attribute_not_exists(ended_at)";
 
 impl ReconcileStore {
-    /// Takes one step. Where a sandbox does not say how long its owner has it, it is `hours`.
+    /// Takes one step. Where a sandbox does not say how long its owner has it, it is `hours`. What cannot be read is not as it was
+    /// read: the step is rejected.
     pub async fn step(&self, step: &Step, hours: LabDuration, now: Timestamp) -> Result<Write, StoreError> {
+        match self.take(step, hours, now).await {
+            Err(StoreError::Malformed { .. }) => Ok(Write::Rejected(())),
+            taken => taken,
+        }
+    }
+
+    async fn take(&self, step: &Step, hours: LabDuration, now: Timestamp) -> Result<Write, StoreError> {
         let sandboxes = SandboxStore { table: Arc::clone(&self.table) };
         let leases = LeaseStore { table: Arc::clone(&self.table) };
         match step {
