@@ -1,4 +1,4 @@
-"""Checks what promtool does not: every alert is tested both ways, its runbook section exists, Kubernetes has the same.
+"""Checks what promtool does not: every alert is tested both ways, its runbook section exists, Kubernetes has the same, the dashboard its jobs.
 
     alerts.py
 """
@@ -58,9 +58,15 @@ def main() -> int:
     if yaml.safe_load(chart.read_text(encoding="utf-8"))["groups"] != groups:
         problems.append(f"{chart.relative_to(ROOT)} has other rules than infra/observability/alerts.yaml")
 
+    # The operator names a job after its service, a scrape configuration as it likes: rules and dashboard ask for the same ones.
+    jobs = {job for rule in rules for job in re.findall(r'\bjob=~?"[^"]*"', rule["expr"])}
+
     dashboard = json.loads((OBSERVABILITY / "dashboard.json").read_text(encoding="utf-8"))
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
+            for job in re.findall(r'\bjob=~?"[^"]*"', target["expr"]):
+                if job not in jobs:
+                    problems.append(f"panel {panel['title']!r} asks for {job}, and no alert does")
             for metric, matchers in re.findall(r"\b(broker_\w+|up)\b(?!\()(\{[^}]*\})?", target["expr"]):
                 if 'prefix=~"$prefix"' not in matchers:
                     problems.append(f"panel {panel['title']!r} shows {metric} of all environments at once")
