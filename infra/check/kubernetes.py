@@ -77,6 +77,8 @@ def problems_of_the_rest(resources: list[dict], kinds: dict, values: dict, prefi
             promises[f"{service}: names and AWS are reached"] = {(53, service), (443, service)} <= ports
             if narrowed.get("otlpCidrs"):
                 promises[f"{service}: traces leave"] = (4318, service) in ports
+            for port in narrowed.get("hookPorts", []):
+                promises[f"{service}: only a worker reaches the hooks' port {port}"] = ((port, service) in ports) == (service == "worker")
             for port in narrowed.get("providerPorts", []):
                 promises[f"{service}: only a worker reaches the provider's port {port}"] = ((port, service) in ports) == (service == "worker")
             if values.get("identity") == "podIdentity":

@@ -62,6 +62,8 @@ module "ecs" {
   aws_cidrs                = var.aws_cidrs
   provider_cidrs           = var.provider_cidrs
   provider_ports           = var.provider_ports
+  hook_cidrs               = var.hook_cidrs
+  hook_ports               = var.hook_ports
   certificate_arn          = var.certificate_arn
   access_logs_bucket       = var.access_logs_bucket
   waf                      = var.waf

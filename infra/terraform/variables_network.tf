@@ -123,6 +123,28 @@ variable "provider_ports" {
   }
 }
 
+variable "hook_cidrs" {
+  description = "Where the policy's hooks are, for workers; empty: no way there but what aws_cidrs admits on port 443. Private ones also need BROKER_HOOK_NETWORKS."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for cidr in var.hook_cidrs : can(cidrhost(cidr, 0))])
+    error_message = "hook_cidrs must be address ranges."
+  }
+}
+
+variable "hook_ports" {
+  description = "TCP ports of the hooks, e.g. [443, 8443]."
+  type        = list(number)
+  default     = [443]
+
+  validation {
+    condition     = alltrue([for port in var.hook_ports : port >= 1 && port <= 65535 && floor(port) == port])
+    error_message = "hook_ports must be port numbers."
+  }
+}
+
 variable "certificate_arn" {
   description = "The ACM certificate of the HTTPS listener. Not needed with an existing load balancer."
   type        = string

@@ -120,6 +120,8 @@ run "with_everything_set" {
     }
     provider_cidrs       = ["198.51.100.0/24"]
     provider_ports       = [443, 8443]
+    hook_cidrs           = ["198.51.100.0/24", "10.1.2.0/24"]
+    hook_ports           = [443, 8443]
     otlp_endpoint        = "http://collector.internal:4318"
     otlp_cidrs           = ["10.20.0.0/16"]
     kms_key_arn          = "arn:aws:kms:eu-central-1:123456789012:key/1"
@@ -158,13 +160,18 @@ run "with_everything_set" {
   }
 
   assert {
-    condition     = toset(keys(aws_vpc_security_group_egress_rule.https)) == toset(["api 0.0.0.0/0", "worker 0.0.0.0/0", "worker 198.51.100.0/24"])
-    error_message = "The provider's addresses must not narrow those of AWS, and an API does not call the provider."
+    condition     = toset(keys(aws_vpc_security_group_egress_rule.https)) == toset(["api 0.0.0.0/0", "worker 0.0.0.0/0", "worker 198.51.100.0/24", "worker 10.1.2.0/24"])
+    error_message = "The provider's addresses must not narrow those of AWS, and an API calls neither the provider nor hooks."
   }
 
   assert {
     condition     = [for rule in aws_vpc_security_group_egress_rule.provider : rule.to_port] == [8443]
     error_message = "The provider's own port."
+  }
+
+  assert {
+    condition     = keys(aws_vpc_security_group_egress_rule.hooks) == ["8443 10.1.2.0/24"]
+    error_message = "Hooks are reached at their ports, each by one rule: AWS refuses a second one."
   }
 
   assert {

@@ -99,12 +99,22 @@ resource "aws_vpc_security_group_ingress_rule" "admin_from_load_balancer" {
   to_port                      = local.ports.admin
 }
 
-# Ways out: AWS, the provider's ports (workers only), and a collector of traces. A security group takes no rule twice: who is
-# reached at port 443 is one set.
+# Ways out: AWS, the ports of provider and hooks (workers only), and a collector of traces. A security group takes no rule twice:
+# who is reached at port 443 is one set, and a hook at the provider's address and port has no rule of its own.
 locals {
   https_cidrs = {
-    api    = var.aws_cidrs
-    worker = distinct(concat(var.aws_cidrs, contains(var.provider_ports, 443) ? var.provider_cidrs : []))
+    api = var.aws_cidrs
+    worker = distinct(concat(
+      var.aws_cidrs,
+      contains(var.provider_ports, 443) ? var.provider_cidrs : [],
+      contains(var.hook_ports, 443) ? var.hook_cidrs : [],
+    ))
+  }
+  other_ports = {
+    for whose, of in { provider = [var.provider_ports, var.provider_cidrs], hooks = [var.hook_ports, var.hook_cidrs] } : whose => {
+      for pair in setproduct([for port in of[0] : tostring(port) if port != 443], of[1]) :
+      "${pair[0]} ${pair[1]}" => { port = tonumber(pair[0]), cidr = pair[1] }
+    }
   }
 }
 
@@ -122,13 +132,23 @@ resource "aws_vpc_security_group_egress_rule" "https" {
 }
 
 resource "aws_vpc_security_group_egress_rule" "provider" {
-  for_each = local.own_security_groups ? {
-    for pair in setproduct([for port in var.provider_ports : tostring(port) if port != 443], var.provider_cidrs) :
-    "${pair[0]} ${pair[1]}" => { port = tonumber(pair[0]), cidr = pair[1] }
-  } : {}
+  for_each = local.own_security_groups ? local.other_ports.provider : {}
 
   security_group_id = aws_security_group.task["worker"].id
   description       = "The provider"
+  cidr_ipv4         = each.value.cidr
+  ip_protocol       = "tcp"
+  from_port         = each.value.port
+  to_port           = each.value.port
+}
+
+resource "aws_vpc_security_group_egress_rule" "hooks" {
+  for_each = local.own_security_groups ? {
+    for key, way in local.other_ports.hooks : key => way if !contains(keys(local.other_ports.provider), key)
+  } : {}
+
+  security_group_id = aws_security_group.task["worker"].id
+  description       = "Hooks"
   cidr_ipv4         = each.value.cidr
   ip_protocol       = "tcp"
   from_port         = each.value.port
