@@ -34,14 +34,19 @@ REFUSALS = [
     (["aws.roleArns.worker="], "roleArns"),
     (["identity=podIdentity,aws.roleArns.worker="], "roleArns.worker"),
     (["provider.rate=0"], "rate"),
+    (["provider.url=provider.example"], "provider/url"),
+    (["provider.url=https://user:password@provider.example"], "provider/url"),
+    (["trustedProxies[0]=load-balancer"], "trustedProxies"),
+    (["table=a table"], "table"),
+    (["shutdown.drainS=601"], "drainS"),
     (["ingress.host="], "host"),
     (["worker.schedule=x"], "schedule"),
 ]
 
 
-def render(helm: str, settings: list[str]) -> subprocess.CompletedProcess:
-    command = [helm, "template", "broker", KUBERNETES / "chart", "--namespace", "n", "-f", KUBERNETES / "values/eks-irsa.yaml"]
-    return subprocess.run([*command, *(word for one in settings for word in ("--set", one))], capture_output=True, text=True, check=False)
+def render(helm: str, settings: list[str], values: str = "{}") -> subprocess.CompletedProcess:
+    command = [helm, "template", "broker", KUBERNETES / "chart", "--namespace", "n", "-f", KUBERNETES / "values/eks-irsa.yaml", "-f", "-"]
+    return subprocess.run([*command, *(word for one in settings for word in ("--set", one))], input=values, capture_output=True, text=True, check=False)
 
 
 def main() -> int:
@@ -55,6 +60,10 @@ def main() -> int:
     sums = [{line for line in done.stdout.splitlines() if "checksum/settings" in line} for done in (before, after)]
     if not sums[0] or sums[0] & sums[1]:
         problems.append("a changed setting does not replace the pods")
+    # A number of a file, as a process reads it.
+    many = render(sys.argv[1], [], '{"settings": {"BROKER_MAX_PENDING": 1000000, "BROKER_TRACE_RATIO": 0.25}}').stdout
+    if 'BROKER_MAX_PENDING: "1000000"' not in many or 'BROKER_TRACE_RATIO: "0.25"' not in many:
+        problems.append("a number of the settings is written so that no process starts with it")
     # For `helm template`: helm itself takes over no namespace.
     with_namespace = render(sys.argv[1], ["namespace.create=true"]).stdout
     if "elbv2.k8s.aws/pod-readiness-gate-inject: enabled" not in with_namespace or "kind: Namespace" in before.stdout:

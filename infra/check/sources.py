@@ -78,6 +78,20 @@ def main() -> int:
         for name in sorted(v["name"] for v in container["environment"] if v["name"].startswith("BROKER_")):
             needs("setting", name, f"the refused ones of {file}", refused is not None and f'"{name}"' in refused[1])
 
+    # What the chart takes for a setting, its processes take, too; what Scheduler does unasked, the workers would do.
+    numbers = re.findall(r'Setting::number\(\s*"(\w+)",\s*"(\d*)",\s*"[^"]*",\s*(?:([\d_]+)\.\.=([\d_]+))?', sources)
+    numbers = {name: (int(default or 0), int(low or 0), int(high or 0)) for name, default, low, high in numbers}
+    schema = json.loads((ROOT / "infra/kubernetes/chart/values.schema.json").read_text(encoding="utf-8"))["properties"]
+    for group in schema.values():
+        for value in group.get("properties", {}).values():
+            if value["type"] == "integer" and (setting := re.match(r"BROKER_\w+", value.get("description", ""))):
+                bounds = (value.get("minimum"), value.get("maximum"))
+                needs("range", str(bounds), f"{setting[0]} in the chart's schema", numbers.get(setting[0], ())[1:] == bounds)
+    schedule = (ROOT / "infra/terraform/modules/data/schedule.tf").read_text(encoding="utf-8")
+    for job, seconds in re.findall(r"(\w+) = (\d+)", re.search(r"default_intervals_s = \{(.*)\}", schedule)[1]):
+        name = f"BROKER_{job.removesuffix('_stale').upper()}_EVERY_S"
+        needs("interval", seconds, f"{job} in modules/data", numbers.get(name, (0,))[0] == int(seconds))
+
     # Alarms and the sections that they name know each other.
     sections = {part.split("\n", 1)[0]: part for part in re.split(r"^## ", runbook, flags=re.MULTILINE)[1:]}
     prefix = rendered["prefix"] + "-"

@@ -73,9 +73,16 @@ run "and_each_of_these" {
     var.settings,
     var.external_schedule,
     var.scheduled_scaling,
+    var.provider_rate,
+    var.job_intervals_s,
+    var.otlp_endpoint,
   ]
 
   variables {
+    # what no process would start with
+    provider_rate   = 2.5
+    job_intervals_s = { sync = 604801 }
+    otlp_endpoint   = "http://user:password@collector.internal:4318"
     # a schedule of a service that is not there
     scheduled_scaling = { morning = { service = "console", schedule = "cron(0 8 ? * * *)", min_tasks = 4 } }
     # a setting that the module decides

@@ -48,8 +48,8 @@ variable "provider_rate" {
   default     = 2
 
   validation {
-    condition     = var.provider_rate >= 1 && var.provider_rate <= 100
-    error_message = "provider_rate must be from 1 to 100."
+    condition     = var.provider_rate >= 1 && var.provider_rate <= 100 && floor(var.provider_rate) == var.provider_rate
+    error_message = "provider_rate must be a whole number from 1 to 100."
   }
 }
 
@@ -64,8 +64,8 @@ variable "job_intervals_s" {
   }
 
   validation {
-    condition     = alltrue([for seconds in values(var.job_intervals_s) : seconds >= 1 && floor(seconds) == seconds])
-    error_message = "job_intervals_s are whole seconds, at least 1."
+    condition     = alltrue([for seconds in values(var.job_intervals_s) : seconds >= 1 && seconds <= 604800 && floor(seconds) == seconds])
+    error_message = "job_intervals_s are whole seconds from 1 to 604800, a week."
   }
 }
 

@@ -237,8 +237,8 @@ variable "otlp_endpoint" {
   default     = null
 
   validation {
-    condition     = var.otlp_endpoint == null || can(regex("^https?://[^/]+", var.otlp_endpoint))
-    error_message = "otlp_endpoint must be an http or https URL."
+    condition     = var.otlp_endpoint == null || can(regex("^https?://[^\\s/?#@]+(/[^\\s?]*)?$", var.otlp_endpoint))
+    error_message = "otlp_endpoint must be an http or https URL, without a password and a query."
   }
 }
 
