@@ -255,8 +255,8 @@ pub struct RecordedRequest {
     /// Its id.
     #[schemars(extend("format" = "uuid"))]
     pub request_id: String,
-    /// Its state: any but `queued` is final.
-    #[schemars(extend("enum" = ["queued", "succeeded", "failed", "expired", "cancelled"]))]
+    /// Its state: any but `queued` is final. `unknown` is an end that only newer processes can tell.
+    #[schemars(extend("enum" = ["queued", "succeeded", "failed", "expired", "cancelled", "unknown"]))]
     pub status: &'static str,
     /// When it was made, in seconds since the epoch.
     pub created_at: u64,

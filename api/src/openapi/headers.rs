@@ -53,16 +53,17 @@ const POLICY: Header =
 const STANDING: Header =
     always("RateLimit", HeaderKind::Text, "The rest of the limit, e.g. `\"default\";r=0;t=1`.");
 
-/// The headers of problems of this status, besides the request id, if they are of these codes.
-pub(super) fn of_failure(status: u16, codes: &[Code]) -> &'static [Header] {
-    match status {
+/// The headers of problems of this status, besides the request id, if they are of these codes and, if `preferred`, of a request's end.
+pub(super) fn of_failure(status: u16, codes: &[Code], preferred: bool) -> Vec<Header> {
+    let of_status: &[Header] = match status {
         503 if codes.contains(&Code::StillQueued) => &[RETRY_AFTER, MAYBE_LOCATION],
         401 => &[CHALLENGE],
         412 => &[ENTITY_TAG],
         409 | 503 => &[RETRY_AFTER],
         429 => &[RETRY_AFTER, POLICY, STANDING],
         _ => &[],
-    }
+    };
+    of_status.iter().copied().chain(preferred.then_some(PREFERENCE_APPLIED)).collect()
 }
 
 /// References to these headers and to the one of every response.

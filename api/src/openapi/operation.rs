@@ -24,15 +24,18 @@ const EVERYWHERE: [Code; 5] = [
     Code::NotImplemented,
 ];
 /// The errors of a request that needs a token and may have a body.
-const AUTHENTICATED: [Code; 7] = [
+const AUTHENTICATED: [Code; 8] = [
     Code::Unauthorized,
     Code::Forbidden,
     Code::PayloadTooLarge,
     Code::UnsupportedMedia,
     Code::RateLimitExceeded,
     Code::InternalError,
+    Code::Overloaded,
     Code::Unavailable,
 ];
+/// The errors of a request that needs no token and is no probe's.
+pub(super) const OPEN: [Code; 2] = [Code::RateLimitExceeded, Code::Overloaded];
 
 /// The shared components.
 pub(super) struct Components {
@@ -47,8 +50,8 @@ impl Components {
         Self { schemas: settings.into_generator(), failures: Map::new() }
     }
 
-    /// A reference to the response of this status with any of these codes.
-    fn failure(&mut self, status: u16, codes: &[Code]) -> Value {
+    /// A reference to the response of this status with any of these codes; if `preferred`, with the preference that was applied.
+    fn failure(&mut self, status: u16, codes: &[Code], preferred: bool) -> Value {
         let problem = self.schemas.subschema_for::<ProblemBody<'_>>();
         let lines = codes.iter().map(|code| {
             let entry = code.entry();
@@ -58,10 +61,10 @@ impl Components {
         let narrowed = json!({ "properties": { "error": { "properties": { "code": { "enum": names } } } } });
         let answer = json!({
             "description": lines.collect::<Vec<_>>().join("\n"),
-            "headers": headers::references(headers::of_failure(status, codes)),
+            "headers": headers::references(&headers::of_failure(status, codes, preferred)),
             "content": { "application/problem+json": { "schema": { "allOf": [problem, narrowed] } } },
         });
-        let name = names.join(".");
+        let name = names.join(".") + if preferred { ".PREFERRED" } else { "" };
         let reference = json!({ "$ref": format!("#/components/responses/{name}") });
         self.failures.insert(name, answer);
         reference
@@ -85,6 +88,8 @@ pub(super) struct Operation<'g> {
     parameters: Vec<Value>,
     answers: Map<String, Value>,
     problems: Vec<Code>,
+    /// Whether its outcomes tell the preference that was applied.
+    prefers: bool,
 }
 
 impl<'g> Operation<'g> {
@@ -92,7 +97,7 @@ impl<'g> Operation<'g> {
     pub(super) fn by_anyone(parts: &'g mut Components, tag: &str, id: &str, summary: &str) -> Self {
         let said = json!({ "tags": [tag], "operationId": id, "summary": summary });
         let (parameters, answers, problems) = (Vec::new(), Map::new(), EVERYWHERE.to_vec());
-        Self { parts, said, parameters, answers, problems }
+        Self { parts, said, parameters, answers, problems, prefers: false }
     }
 
     /// An operation of a platform, for no track.
@@ -125,6 +130,12 @@ impl<'g> Operation<'g> {
     pub(super) fn takes(mut self, parameter: Value) -> Self {
         self.parameters.push(parameter);
         self
+    }
+
+    /// Adds `Prefer`, of which every outcome tells what was applied.
+    pub(super) fn prefers(mut self, parameter: Value) -> Self {
+        self.prefers = true;
+        self.takes(parameter)
     }
 
     /// Adds parameters of the query.
@@ -231,7 +242,9 @@ impl<'g> Operation<'g> {
             by_status.entry(code.entry().status.as_u16()).or_default().push(code);
         }
         for (status, codes) in by_status {
-            self.answers.insert(status.to_string(), self.parts.failure(status, &codes));
+            // The end of a request that was sent to the workers.
+            let preferred = self.prefers && matches!(status, 403 | 404 | 409 | 422 | 500 | 503);
+            self.answers.insert(status.to_string(), self.parts.failure(status, &codes, preferred));
         }
         if !self.parameters.is_empty() {
             self.said["parameters"] = self.parameters.into();

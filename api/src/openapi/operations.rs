@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::headers::{ENTITY_TAG, LOCATION, MAYBE_RETRY_AFTER, PREFERENCE_APPLIED, RETRY_AFTER};
-use super::operation::{ADMIN, Components, Operation, TRACK};
+use super::operation::{ADMIN, Components, OPEN, Operation, TRACK};
 use super::parameters;
 use super::{reservations, supply, tenants, waiting};
 use crate::overview::{Overview, ScheduledJob};
@@ -45,27 +45,29 @@ pub(super) fn operation(route: Route, parts: &mut Components) -> Value {
             .finish(),
         Route::OpenApi => Operation::by_anyone(parts, PROCESS, "getOpenApi", "This document")
             .answers_with("application/json", json!({ "type": "object" }), 200, "OpenAPI 3.1.", &[])
-            .fails(&[Code::RateLimitExceeded])
+            .fails(&OPEN)
             .finish(),
         Route::Docs => Operation::by_anyone(parts, PROCESS, "getDocs", "This document as a page")
             .answers_text("text/html", "A page: Swagger UI.")
-            .fails(&[Code::RateLimitExceeded])
+            .fails(&OPEN)
             .finish(),
         Route::Console => Operation::by_anyone(parts, PROCESS, "getConsole", "The operator's page")
             .says("It holds no data: what it shows, it asks of the operators' routes with the token that is typed into it.")
             .answers_text("text/html", "A page.")
-            .fails(&[Code::RateLimitExceeded])
+            .fails(&OPEN)
             .finish(),
         Route::ConsoleFile => Operation::by_anyone(parts, PROCESS, "getConsoleFile", "Files of the operator's page")
             .takes(parameters::console_file())
             .answers_text("*/*", "The file.")
-            .fails(&[Code::NotFound, Code::RateLimitExceeded])
+            .fails(&[Code::NotFound])
+            .fails(&OPEN)
             .finish(),
         Route::DocsFile => Operation::by_anyone(parts, PROCESS, "getDocsFile", "Files of the page")
             .says("Compressed with gzip, whatever the client accepts.")
             .takes(parameters::file())
             .answers_text("text/*", "The file.")
-            .fails(&[Code::NotFound, Code::RateLimitExceeded])
+            .fails(&[Code::NotFound])
+            .fails(&OPEN)
             .finish(),
     }
 }
@@ -82,7 +84,7 @@ fn allocate(parts: &mut Components) -> Value {
         .takes(parameters::name_prefix())
         .takes(parameters::flavour())
         .takes(parameters::idempotency_key())
-        .takes(parameters::prefer_or_async())
+        .prefers(parameters::prefer_or_async())
         .takes_body::<AllocateBody>("May be omitted.")
         .answers::<AllocationBody<'_>>(201, "A new allocation.", &[LOCATION, PREFERENCE_APPLIED])
         .answers::<AllocationBody<'_>>(200, "The key holds this sandbox already.", &[LOCATION, PREFERENCE_APPLIED])
@@ -95,7 +97,7 @@ fn allocate(parts: &mut Components) -> Value {
         .leads_to(201, "markForDeletion", "id", "sandbox_id")
         .leads_to(202, "getRequest", "request_id", "request_id")
         .leads_to(202, "cancelRequest", "request_id", "request_id")
-        .fails(&[Code::UnknownFlavour, Code::NoSandboxesAvailable, Code::QuotaExceeded, Code::CannotWait, Code::IdempotencyKeyReused, Code::Overloaded, Code::StillQueued])
+        .fails(&[Code::UnknownFlavour, Code::NoSandboxesAvailable, Code::QuotaExceeded, Code::CannotWait, Code::IdempotencyKeyReused, Code::StillQueued])
         .finish()
 }
 
@@ -103,18 +105,12 @@ fn return_sandbox(parts: &mut Components) -> Value {
     Operation::by_track(parts, TRACK, "markForDeletion", "Returns a sandbox")
         .says("By its owner, at any time while the allocation lives, however late and often.")
         .takes(parameters::sandbox())
-        .takes(parameters::prefer())
+        .prefers(parameters::prefer())
         .answers::<Marked<'_>>(200, "It is given back.", &[PREFERENCE_APPLIED])
         .answers::<Queued>(202, "The preferred wait ran out.", &[LOCATION, RETRY_AFTER, PREFERENCE_APPLIED])
         .leads_to(200, "getSandbox", "id", "sandbox_id")
         .leads_to(202, "getRequest", "request_id", "request_id")
-        .fails(&[
-            Code::NotSandboxOwner,
-            Code::AllocationExpired,
-            Code::SandboxNotFound,
-            Code::Overloaded,
-            Code::StillQueued,
-        ])
+        .fails(&[Code::NotSandboxOwner, Code::AllocationExpired, Code::SandboxNotFound, Code::StillQueued])
         .finish()
 }
 
@@ -348,5 +344,4 @@ fn run<'g>(parts: &'g mut Components, id: &str, summary: &str) -> Operation<'g> 
         .answers::<RunBody<'_>>(200, "Its report.", &[])
         .answers::<QueuedRun<'_>>(202, "The wait ran out.", &[LOCATION, RETRY_AFTER])
         .leads_to(202, "getJob", "request_id", "request_id")
-        .fails(&[Code::Overloaded])
 }

@@ -306,7 +306,8 @@ pub(crate) struct ErrorBody<'a> {
 }
 
 fn any_status(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "enum": Status::ALL.map(Status::as_str) })
+    let or_newer = Status::ALL.into_iter().chain([Status::Unknown]).map(Status::as_str);
+    json_schema!({ "type": "string", "enum": or_newer.collect::<Vec<_>>() })
 }
 
 fn any_code(_: &mut SchemaGenerator) -> Schema {

@@ -378,6 +378,7 @@ fn end_reason(_: &mut SchemaGenerator) -> Schema {
         EndReason::Abandoned,
         EndReason::Released,
         EndReason::Reported,
+        EndReason::Unknown,
     ];
     let reasons = reasons.map(|reason| json!(reason));
     let or_none = reasons.into_iter().chain([Value::Null]).collect::<Vec<_>>();
