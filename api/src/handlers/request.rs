@@ -1,5 +1,5 @@
 //! `GET /v1/requests/{request_id}`: the state of a request that was answered 202. `DELETE` cancels one that was sent with
-//! `respond-async`, while it is queued.
+//! `respond-async` or `max_wait_s`, while it is queued.
 //!
 //! Invariant: an outcome is stored before it is answered, so it never changes afterwards; `expired` is written conditionally and only
 //! when no claim can be under way any more. A request whose record is still queued may have succeeded (its
@@ -84,7 +84,7 @@ impl RequestRecords {
                     Ok(outcome::report(&RequestState::Ended(Outcome::Cancelled), id))
                 }
                 Write::Rejected(()) if asynchronous => Err(not_cancellable("It has just ended.")),
-                Write::Rejected(()) => Err(not_cancellable("It was not sent with Prefer: respond-async.")),
+                Write::Rejected(()) => Err(not_cancellable("It was sent with neither Prefer: respond-async nor max_wait_s.")),
             },
             ended @ RequestState::Ended(_) => {
                 Err(not_cancellable(format!("It has ended: {}.", ended.as_str())))

@@ -143,7 +143,7 @@ fn report_broken(parts: &mut Components) -> Value {
 
 fn sandbox(parts: &mut Components) -> Value {
     Operation::by_track(parts, TRACK, "getSandbox", "Shows a sandbox to its owner")
-        .says("Also for 30 days after it was returned or expired.")
+        .says("Also after it was returned or expired, for good.")
         .takes(parameters::sandbox())
         .answers::<OwnedSandbox<'_>>(200, "The sandbox.", &[])
         .fails(&[Code::NotSandboxOwner, Code::SandboxNotFound])
@@ -253,8 +253,9 @@ fn by_operator(admin: Admin, parts: &mut Components) -> Value {
 fn overview(parts: &mut Components) -> Value {
     Operation::by_operator(parts, ADMIN, "getOverview", "Shows what is there, the last hour, and what is wrong right now")
             .says(
-                "Six reads whatever the size of the pool: census, ticks, pool, processes, the minutes of the hour, the depth \
-                 of the requests queue. A process reads once in two seconds at most, for all callers.",
+                "Seven reads whatever the size of the pool (census, ticks, pool, processes, the minutes of the hour, how refill \
+                 stands, the reservations) and the depth of the requests queue; while reserved sandboxes are missing, also what \
+                 is free and asked for of their flavours. A process reads once in two seconds at most, for all callers.",
             )
             .answers::<Overview>(200, "The overview.", &[])
             .finish()
@@ -274,7 +275,9 @@ fn sandbox_history(parts: &mut Components) -> Value {
 
 fn track(parts: &mut Components) -> Value {
     Operation::by_operator(parts, ADMIN, "getTrack", "Tells what a track has, and why")
-        .says("Four reads: the lease of its key, that lease's sandbox and request, the census.")
+        .says("Seven reads at most: the lease of its key, that lease's sandbox and request, the census, whether the pool is closed, and \
+             the list of the lines, twice for a track whose lease's tenant has no place of it. And sixteen of places at most, \
+             and the permits of a hundred limits at most, of which eight are told.")
         .takes(parameters::track_in_path())
         .takes_query(&[query::KEY_OF_TRACK])
         .answers::<TrackStory>(200, "What its lease says.", &[])
