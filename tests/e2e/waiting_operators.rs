@@ -136,6 +136,14 @@ async fn operators_see_pages_of_who_waits_and_why_and_cancel_some() {
             get(wrong).await.expect_problem(400, "VALIDATION_ERROR");
         }
         get("?flavour=none").await.expect_problem(400, "UNKNOWN_FLAVOUR");
+        let list = async |args: &[&str]| broker.cli(&[&["waiting", "list", "--json"], args].concat()).await;
+        let shown: Vec<Value> = list(&["--flavour", "small"]).await.json();
+        assert_eq!(shown.len(), 3, "{shown:#?}");
+        for wrong in [&["--flavour", "none"][..], &["--flavour", "small", "--name-prefix", "big-"]] {
+            assert_eq!(list(wrong).await.code, 2, "{wrong:?}");
+        }
+        let dry = broker.cli_ok(&["waiting", "cancel", "--flavour", "large", "--dry-run", "--json"]).await;
+        assert_eq!(dry.json::<Value>()["found"], 1, "{dry:#?}");
         // Refill that is paused is told to those who wait for it.
         broker.cli_ok(&["refill", "pause", "small"]).await;
         wait_for_condition("it to be told", async || {

@@ -73,19 +73,21 @@ impl RequestRecords {
         let (id, asynchronous, parked) = (record.request_id, record.asynchronous, record.parked.clone());
         match self.completed(record).await? {
             // A worker claims for it at this moment, perhaps: then one of both is first.
-            RequestState::Queued => match retry_on_conflict(&self.entropy, || self.store.requests.cancel(id))
-                .await?
-            {
-                Write::Applied => {
-                    if parked.is_some() {
-                        waited(id, self.clock.now(), Outcome::Cancelled.as_str());
+            RequestState::Queued => {
+                match retry_on_conflict(&self.entropy, || self.store.requests.cancel(id)).await? {
+                    Write::Applied => {
+                        if parked.is_some() {
+                            waited(id, self.clock.now(), Outcome::Cancelled.as_str());
+                        }
+                        self.leave(id, parked.as_ref()).await;
+                        Ok(outcome::report(&RequestState::Ended(Outcome::Cancelled), id))
                     }
-                    self.leave(id, parked.as_ref()).await;
-                    Ok(outcome::report(&RequestState::Ended(Outcome::Cancelled), id))
+                    Write::Rejected(()) if asynchronous => Err(not_cancellable("It has just ended.")),
+                    Write::Rejected(()) => {
+                        Err(not_cancellable("It was sent with neither Prefer: respond-async nor max_wait_s."))
+                    }
                 }
-                Write::Rejected(()) if asynchronous => Err(not_cancellable("It has just ended.")),
-                Write::Rejected(()) => Err(not_cancellable("It was sent with neither Prefer: respond-async nor max_wait_s.")),
-            },
+            }
             ended @ RequestState::Ended(_) => {
                 Err(not_cancellable(format!("It has ended: {}.", ended.as_str())))
             }

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use anyhow::Context as _;
 use broker_api::waiting::reasons;
 use broker_domain::waiting::{Place, minted_at};
-use broker_domain::{NamePrefix, RequestId, TenantName, TrackId};
+use broker_domain::{FlavourName, NamePrefix, RequestId, TenantName, TrackId};
 use broker_messages::summarize;
 use broker_store::Act;
 use broker_store::waiting::{self, WaitingFilter};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::commands::policy;
+use crate::commands::policy::{self, no_such_flavour};
 use crate::context::Context;
 use crate::done::Done;
 use crate::output::{self, Output, ShownRows};
@@ -31,6 +31,9 @@ struct FilterArgs {
     /// Only of this tenant
     #[arg(long, value_name = "TENANT", value_parser = |text: &str| TenantName::new(text))]
     tenant: Option<TenantName>,
+    /// Only those that asked for this flavour
+    #[arg(long, value_name = "FLAVOUR", value_parser = |text: &str| FlavourName::new(text), conflicts_with = "prefix")]
+    flavour: Option<FlavourName>,
     /// Only those that asked for exactly this name prefix
     #[arg(long = "name-prefix", value_name = "PREFIX", value_parser = |text: &str| NamePrefix::new(text))]
     prefix: Option<NamePrefix>,
@@ -39,9 +42,19 @@ struct FilterArgs {
     track: Option<TrackId>,
 }
 
-impl From<FilterArgs> for WaitingFilter {
-    fn from(FilterArgs { tenant, prefix, track }: FilterArgs) -> Self {
-        Self { tenant, prefix, track }
+impl FilterArgs {
+    /// The filter; none if the policy names no such flavour, which is told.
+    async fn filter(self, context: &Context) -> anyhow::Result<Option<WaitingFilter>> {
+        let Self { tenant, flavour, mut prefix, track } = self;
+        if let Some(name) = flavour {
+            let policy = policy::in_force(context).await?;
+            let Some(flavour) = policy.flavours().get(&name) else {
+                output::complain(&no_such_flavour(name.as_str()));
+                return Ok(None);
+            };
+            prefix = Some(flavour.prefix.clone());
+        }
+        Ok(Some(WaitingFilter { tenant, prefix, track }))
     }
 }
 
@@ -112,7 +125,7 @@ fn track(message: &str) -> Option<TrackId> {
 
 async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
     // How many are ahead is counted: with a filter by track the places of others are read as well.
-    let filter = WaitingFilter::from(args.filter);
+    let Some(filter) = args.filter.filter(context).await? else { return Ok(Done::Misused) };
     let whole_lines = WaitingFilter { track: None, ..filter.clone() };
     let limit = args.rows.most();
     // One more than is shown tells whether there are more.
@@ -168,7 +181,7 @@ async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
 }
 
 async fn cancel(context: &Context, args: Cancel) -> anyhow::Result<Done> {
-    let filter = WaitingFilter::from(args.filter);
+    let Some(filter) = args.filter.filter(context).await? else { return Ok(Done::Misused) };
     let ways = [!args.ids.is_empty(), !filter.is_empty(), args.all];
     if ways.into_iter().filter(|way| *way).count() != 1 {
         output::complain("name ids, or filters, or --all, and only one of them");
