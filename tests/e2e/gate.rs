@@ -187,3 +187,30 @@ async fn of_a_flavour_that_no_census_has_counted_a_fifth_goes_into_quarantine_to
     })
     .await;
 }
+
+#[tokio::test]
+async fn while_the_pool_is_paused_no_gate_is_asked_and_nothing_is_offered() {
+    let provider = Provider::start(80).await;
+    let setup = provider.setup().apis(1).workers(1).var("BROKER_SERVE_EVERY_S", "1");
+    story(setup, async |broker| {
+        policy::apply(broker, &guarded(&provider, 20)).await;
+        // Eight at a time, it would take fifteen seconds.
+        provider.misbehave(json!({ "gate": { "delay_ms": 1_500 } })).await;
+        broker.job("sync").await;
+        broker.cli_ok(&["pool", "pause"]).await;
+        wait_for_condition("the worker to leave the gate alone", async || {
+            let left = broker.logged("its gate is not asked until the pool is open");
+            if left.is_empty() { Err(broker.stats().await) } else { Ok(()) }
+        })
+        .await;
+        let before = broker.stats().await;
+        assert!(before.arriving > 0 && before.available + before.arriving == 80, "{before:?}");
+        for _ in 0..3 {
+            assert_eq!(broker.stats().await.available, before.available);
+        }
+        provider.behave().await;
+        broker.cli_ok(&["pool", "resume"]).await;
+        counted(broker, "available", 80).await;
+    })
+    .await;
+}

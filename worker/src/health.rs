@@ -45,6 +45,18 @@ impl Health {
         self.open.clone()
     }
 
+    /// Whether the pool may be changed, by the last look.
+    pub(crate) fn is_open(&self) -> bool {
+        *self.open.borrow()
+    }
+
+    /// Until a look finds that the pool may not be changed; never once this process drains.
+    pub(crate) async fn closed(&self) {
+        if self.gate().wait_for(|open| !*open).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Whether messages are received: healthy, and not draining.
     pub(crate) fn is_ready(&self) -> bool {
         *self.open.borrow() && self.open.has_changed().is_ok()

@@ -72,8 +72,8 @@ pub(crate) enum JobError {
     /// What it found is implausible: nothing was changed.
     #[error("{0}")]
     Refused(String),
-    /// This process ends; another one does the rest.
-    #[error("the worker is ending")]
+    /// This process ends, or its pool is closed: another one does the rest, or a later run.
+    #[error("the worker is ending, or its pool is closed")]
     Stopping,
 }
 
@@ -240,7 +240,7 @@ impl Jobs {
     }
 }
 
-/// The process ended before the job did.
+/// The process ended before the job did, or the pool was closed.
 #[derive(Debug)]
 pub(crate) struct Stopping;
 

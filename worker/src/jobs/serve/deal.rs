@@ -127,6 +127,9 @@ impl Dealing<'_> {
             if self.free.is_empty() {
                 return Ok(());
             }
+            if !self.jobs.health.is_open() {
+                return Err(StoreError::Unavailable { operation: "pool", source: Box::new(PoolClosed) });
+            }
             let (waiters, rooms) = Box::pin(self.waiters()).await?;
             if self.deal(&waiters, &rooms).is_empty() {
                 return Ok(());
@@ -414,6 +417,11 @@ impl Dealing<'_> {
         Ok(())
     }
 }
+
+/// That the pool was closed while sandboxes were dealt: the rest is left to the next look.
+#[derive(Debug, thiserror::Error)]
+#[error("the pool is closed")]
+struct PoolClosed;
 
 /// Nothing is known of limits yet.
 fn policy_unknown() -> StoreError {

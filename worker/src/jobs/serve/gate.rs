@@ -6,6 +6,8 @@
 //! reason; without an answer it is asked again, and after the policy's `attempts` it goes into quarantine, too. Where too
 //! much of a flavour is in quarantine already it stays arriving and is asked again later.
 //!
+//! Nothing is asked while the pool is closed: questions that are under way then are asked again later, as after a death.
+//!
 //! Each flavour is asked beside the others, by one task of a process: a slow gate holds no other flavour, and no job.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,7 +72,7 @@ pub(super) fn ask(jobs: &Jobs, policy: &Arc<Policy>, arrivals: Vec<Candidate>) -
         let Some(begun) = jobs.gates.begin(&flavour) else { continue };
         let (jobs, policy) = (jobs.clone(), Arc::clone(policy));
         tokio::spawn(async move {
-            let asked = ask_flavour(&jobs, &policy, &begun.flavour, arrivals);
+            let asked = Box::pin(ask_flavour(&jobs, &policy, &begun.flavour, arrivals));
             // What is asked when this process ends is asked again by another one.
             let _stopped = jobs.stop.run_until_cancelled(asked).await;
         });
@@ -88,7 +90,15 @@ async fn ask_flavour(jobs: &Jobs, policy: &Policy, flavour: &FlavourName, arriva
             let keeper = FlavourGate { jobs: jobs.clone(), flavour: flavour.clone(), gate: gate.clone() };
             running.spawn(async move { keeper.ask(arrival).await });
         }
-        let Some(ended) = running.join_next().await else { return };
+        let ended = tokio::select! {
+            biased;
+            () = jobs.health.closed() => {
+                tracing::info!(%flavour, "its gate is not asked until the pool is open");
+                return;
+            }
+            ended = running.join_next() => ended,
+        };
+        let Some(ended) = ended else { return };
         match ended {
             Ok(Ok(Heard::Yes(passed))) => drop(super::offer(jobs, vec![passed], super::By::Arrival).await),
             // One at a time: what is in quarantine is counted before each.

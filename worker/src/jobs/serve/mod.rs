@@ -72,6 +72,9 @@ pub(crate) async fn keep(jobs: Jobs, me: Uuid, every: Duration, stop: Cancellati
                 true => tick(&jobs, every, is_first).await,
                 false => Ok(()),
             };
+            if !jobs.health.is_open() {
+                return ticked;
+            }
             // Whether or not anything could be dealt.
             soon::end(&jobs).await;
             let walked = walk::walk_in_turn(&jobs, seat).await;
@@ -99,6 +102,9 @@ async fn freed_until(jobs: &Jobs, next: tokio::time::Sleep) {
         tokio::select! {
             () = &mut next => return,
             () = jobs.freed.notified() => {}
+        }
+        if !jobs.health.is_open() {
+            continue;
         }
         let mut report = JobReport::new(&Task::Serve);
         if let Err(error) = offered(jobs, &mut report).await {
@@ -193,7 +199,7 @@ pub(crate) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
     let (sandboxes, until) = (&jobs.store.sandboxes, jobs.clock.now());
     let mut pages = Pages::new(|after| sandboxes.arriving(until, after, TOGETHER));
     while let Some(page) = pages.next().await? {
-        if jobs.stop.is_cancelled() {
+        if jobs.stop.is_cancelled() || !jobs.health.is_open() {
             return Err(JobError::Stopping);
         }
         report.found += page.len() as u64;
@@ -205,6 +211,9 @@ pub(crate) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
         report.changed += admitted.granted;
         report.detail("granted", admitted.granted);
         metrics::counter!("broker_serve_left_behind_total").increment(admitted.admitted);
+    }
+    if !jobs.health.is_open() {
+        return Err(JobError::Stopping);
     }
     // None keeps the others from their work.
     let looked = put_aside::look(jobs, report).await;
@@ -315,12 +324,15 @@ async fn serve(jobs: &Jobs, arrivals: Vec<Candidate>, by: By) -> Admitted {
 }
 
 /// Puts `arrivals` aside for reservations that are short, deals them to those who wait, and admits what fitted no place. No gate
-/// guards them, or it let them through.
+/// guards them, or it let them through. While the pool is closed they are left to the next look.
 async fn offer(jobs: &Jobs, arrivals: Vec<Candidate>, by: By) -> Admitted {
     if arrivals.is_empty() {
         return Admitted::default();
     }
     let all = arrivals.len() as u64;
+    if !jobs.health.is_open() {
+        return Admitted { failed: all, ..Admitted::default() };
+    }
     // On the heap: jobs are large already, and a thread's stack is not.
     let dealt = Box::pin(async {
         let (free, to_next_look) = put_aside::arrivals(jobs, arrivals).await?;

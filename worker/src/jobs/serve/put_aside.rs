@@ -142,7 +142,7 @@ pub(super) async fn look(jobs: &Jobs, report: &mut JobReport) -> Result<(), Stor
         Err(error) => (None, Err(error)),
     };
     for reservation in all {
-        if jobs.stop.is_cancelled() {
+        if jobs.stop.is_cancelled() || !jobs.health.is_open() {
             break;
         }
         let id = reservation.id;
@@ -231,6 +231,9 @@ async fn give_back(
         let (Write::Applied | Write::Rejected(())) = jobs.store.reservations.update(&after).await?;
     }
     for candidate in found {
+        if !jobs.health.is_open() {
+            break;
+        }
         let gives_back = || jobs.store.reservations.give_back(reservation.id, &candidate, now);
         let written = retry_on_conflict(&jobs.entropy, gives_back).await;
         let written = each::or_passed_over(written, &candidate.sandbox_id, report)?;
@@ -263,6 +266,7 @@ async fn put_aside(jobs: &Jobs, reservation: Reservation, report: &mut JobReport
     let put_aside = async {
         while holder.room() > 0
             && holder.done.len() < MOST
+            && jobs.health.is_open()
             && let Some(page) = pages.next().await?
         {
             holder.put_aside(page, Status::Available).await?;
