@@ -145,6 +145,32 @@ async fn a_flavour_that_the_policy_does_not_refill_any_more_is_not_shown_as_stop
     .await;
 }
 
+#[tokio::test]
+async fn every_worker_shows_whether_refill_is_stopped_whoever_ran_it_last() {
+    let provider = Provider::start(2).await;
+    story(provider.setup().apis(1).workers(2), async |broker| {
+        provider.misbehave(json!({ "refill": { "status": 503 } })).await;
+        policy::apply(broker, &small(&provider, "min = 8, max = 20")).await;
+        broker.job("sync").await;
+        asked(broker, &provider, 5).await;
+        broker.cli_ok(&["job", "pause", "refill"]).await;
+        let shown = async |gauge: &str, is: f64| {
+            wait_for_condition(&format!("{gauge} {is} of both"), async || {
+                let of = async |worker: usize| broker.worker(worker).metrics().metric(gauge).await;
+                let both = [of(0).await, of(1).await];
+                if both == [is; 2] { Ok(()) } else { Err(both) }
+            })
+            .await;
+        };
+        shown("broker_refill_stopped", 1.0).await;
+        broker.cli_ok(&["refill", "resume", "small"]).await;
+        shown("broker_refill_stopped", 0.0).await;
+        broker.cli_ok(&["refill", "pause", "small"]).await;
+        shown("broker_refill_paused", 1.0).await;
+    })
+    .await;
+}
+
 /// As if the back-off of the breaker were over, and the pause of each ticket, which is shorter.
 async fn back_off_is_over(broker: &Broker) {
     for mut ticket in broker.table().list("TICKET#small").await {

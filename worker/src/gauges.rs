@@ -17,7 +17,7 @@ use broker_store::{Census, ListedLine, SeenEmpty, StoreError, reservations, show
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::jobs::{Jobs, refill};
+use crate::jobs::{Jobs, refill, sync};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(15);
@@ -31,7 +31,9 @@ pub(crate) async fn show(jobs: Jobs, empty: watch::Sender<SeenEmpty>, stop: Canc
     let mut lines = BTreeSet::from([ANY_FLAVOUR.to_owned()]);
     let (mut reserved, mut refilled) = (lines.clone(), BTreeSet::new());
     loop {
-        show_standing(&jobs, &mut refilled);
+        if let Err(error) = show_standing(&jobs, &mut refilled).await {
+            tracing::debug!("what stands of refill and sync not read: {error}");
+        }
         match jobs.store.census.get().await {
             Ok(Some(census)) => {
                 show_census(&census, jobs.clock.now());
@@ -66,12 +68,19 @@ pub(crate) async fn show(jobs: Jobs, empty: watch::Sender<SeenEmpty>, stop: Canc
     }
 }
 
-/// What would stand as it was shown by the last run or call of this process: refills that ended, and the breaker.
-fn show_standing(jobs: &Jobs, refilled: &mut BTreeSet<String>) {
-    refill::show_ended(&jobs.policy.now().unwrap_or_default(), refilled);
+/// What would stand as it was shown by the last run or call of this process: refills that ended, whether the others are stopped or
+/// paused, the breaker, and the figures of a sync before the last one.
+async fn show_standing(jobs: &Jobs, refilled: &mut BTreeSet<String>) -> Result<(), StoreError> {
+    let policy = jobs.policy.now().unwrap_or_default();
+    refill::show_ended(&policy, refilled);
     if let Some(provider) = &jobs.provider {
         provider.breaker().show(jobs.clock.instant());
     }
+    let names: Vec<_> = refill::refilled(&policy).map(|(name, ..)| name.clone()).collect();
+    for (flavour, flow) in jobs.store.refill.flows(&names).await? {
+        refill::show_flow(&flavour, &flow);
+    }
+    sync::show_superseded(jobs).await
 }
 
 /// When the depths are read next.

@@ -57,7 +57,7 @@ use consumers::{DeadLetterHandler, MaintenanceHandler, RequestHandler, Services}
 use handlers::Handlers;
 use health::Health;
 use jobs::serve::{self, NextWalk, OwnGrants, SoonOver};
-use jobs::{CallSlots, Jobs};
+use jobs::{CallSlots, Jobs, OwnSync};
 use reply::ReplySender;
 use starting::NotPrepared;
 
@@ -202,6 +202,7 @@ fn jobs_of(services: &Services, lifecycle: &Lifecycle) -> anyhow::Result<Jobs> {
         soon: SoonOver::default(),
         own_grants: OwnGrants::default(),
         call_slots: CallSlots::default(),
+        own_sync: OwnSync::default(),
         settings: jobs::JobSettings::new(config),
     })
 }

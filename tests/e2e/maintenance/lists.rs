@@ -1,7 +1,8 @@
 //! Reading of the provider's list: leniently row by row, strictly as a whole.
 
 use broker_tests::cli::{JobReport, Stats};
-use broker_tests::{Broker, Provider, Setup, story};
+use broker_tests::table::{now_s, number};
+use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};
 use serde_json::{Value, json};
 
 use super::status;
@@ -206,6 +207,27 @@ async fn a_list_that_has_moved_to_the_path_with_a_slash_is_read_there() {
         provider.misbehave(json!({ "list": { "status": 308, "location": "{path}/" } })).await;
         assert_eq!(broker.job("sync").await.found, 5);
         assert_eq!(broker.stats().await.available, 5);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_shows_its_sync_no_longer_when_another_one_has_applied_a_later_list() {
+    let provider = Provider::start(4).await;
+    story(quiet(provider.setup().pool(4)), async |broker| {
+        let rows = json!({ "rows": { "seed-000003": { "name": null } } });
+        assert_eq!(synced(broker, &provider, rows).await.0.details["unreadable_rows"], 1);
+        let shown = async || broker.worker(0).metrics().metric("broker_sync_unreadable_rows").await;
+        assert_eq!(shown().await, 1.0);
+        // As another worker notes its own.
+        let mut tick = broker.table().must_get("TICK#sync").await;
+        tick.insert("listed_at_ms".to_owned(), number((now_s() + 1) * 1_000));
+        broker.table().put(tick).await;
+        wait_for_condition("the figure of the last sync", async || match shown().await {
+            0.0 => Ok(()),
+            other => Err(other),
+        })
+        .await;
     })
     .await;
 }

@@ -19,7 +19,7 @@ mod reservations;
 pub(crate) mod serve;
 mod slots;
 mod sweep;
-mod sync;
+pub(crate) mod sync;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -44,6 +44,7 @@ use crate::health::Health;
 use crate::reply::ReplySender;
 use serve::{Gates, NextWalk, OwnGrants, SoonOver};
 pub(crate) use slots::CallSlots;
+pub(crate) use sync::OwnSync;
 
 /// For how long a job that AWS interrupts is begun anew; then its report says so, and the next run does the rest.
 const BEGUN_ANEW_FOR: Duration = Duration::from_secs(60);
@@ -136,6 +137,7 @@ pub(crate) struct Jobs {
     pub(crate) soon: SoonOver,
     pub(crate) own_grants: OwnGrants,
     pub(crate) call_slots: CallSlots,
+    pub(crate) own_sync: OwnSync,
     pub(crate) settings: JobSettings,
 }
 

@@ -357,6 +357,15 @@ fn show(flavour: &str, values: [u64; GAUGES.len()]) {
     }
 }
 
+/// Shows whether refill of a flavour is stopped or paused: the last round may have been another process's.
+pub(crate) fn show_flow(flavour: &FlavourName, flow: &Flow) {
+    let standing =
+        [("broker_refill_stopped", flow.breaker.is_open()), ("broker_refill_paused", flow.paused.is_some())];
+    for (name, holds) in standing {
+        metrics::gauge!(name, "flavour" => flavour.to_string()).set(f64::from(u8::from(holds)));
+    }
+}
+
 /// Resets the gauges of the flavours in `shown` that the policy no longer refills: no round follows their last one. Adds to `shown`
 /// those that it refills.
 pub(crate) fn show_ended(policy: &Policy, shown: &mut BTreeSet<String>) {

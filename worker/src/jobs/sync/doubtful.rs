@@ -62,7 +62,7 @@ impl DoubtfulRows {
     pub(super) fn tell(&self, report: &mut JobReport) {
         let (count, rows) = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         report.detail("doubtful", count);
-        metrics::gauge!("broker_sync_doubtful").set(u32::try_from(count).unwrap_or(u32::MAX));
+        metrics::gauge!(super::DOUBTFUL).set(u32::try_from(count).unwrap_or(u32::MAX));
         if count == 0 {
             return;
         }

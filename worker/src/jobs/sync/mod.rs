@@ -20,9 +20,9 @@ mod tickets;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use broker_domain::{JobReport, MISSING_NOT_BELIEVED, SandboxId, Status};
+use broker_domain::{JobReport, MISSING_NOT_BELIEVED, SandboxId, Status, Timestamp};
 use broker_provider::{Account, Provider, Tally};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{EntryConflict, NewSandbox, Record, Seen, StoreError, Unused, Write, accounts};
@@ -43,11 +43,45 @@ const ENTER_TOGETHER: usize = 99;
 /// Of those, at a time: as many as one call writes.
 const ENTER_AT_ONCE: usize = 25;
 
+/// The gauges of a sync.
+const UNREADABLE_ROWS: &str = "broker_sync_unreadable_rows";
+const ALLOCATED_MISSING: &str = "broker_sync_allocated_missing";
+const DOUBTFUL: &str = "broker_sync_doubtful";
+
+/// When the last sync of this process began whose figures its gauges show. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OwnSync(Arc<Mutex<Option<Timestamp>>>);
+
+impl OwnSync {
+    fn began(&self) -> MutexGuard<'_, Option<Timestamp>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Resets the figures that this process's last sync showed once another process has applied a later list: it shows those of that one.
+pub(crate) async fn show_superseded(jobs: &Jobs) -> Result<(), StoreError> {
+    let shown = *jobs.own_sync.began();
+    let Some(began) = shown else { return Ok(()) };
+    if jobs.store.schedule.listed().await?.is_none_or(|listed| listed <= began) {
+        return Ok(());
+    }
+    let mut shown = jobs.own_sync.began();
+    // A sync of this process that began meanwhile shows its own.
+    if *shown == Some(began) {
+        *shown = None;
+        for name in [UNREADABLE_ROWS, ALLOCATED_MISSING, DOUBTFUL] {
+            metrics::gauge!(name).set(0.0);
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport) -> Result<(), JobError> {
     record_accounts(jobs, report).await?;
     let began = jobs.clock.now();
     let diff = compared_twice(jobs, jobs.provider()?).await?;
     report.found = diff.listed;
+    *jobs.own_sync.began() = Some(began);
     tell_unreadable(&diff, report);
     let doubt = diff.doubt.as_ref().filter(|_| diff.missing.len() > 0 && !accept_stale);
     if let Some(doubt) = doubt {
@@ -162,7 +196,7 @@ fn tell_unreadable(diff: &Diff, report: &mut JobReport) {
     let count = diff.tally.unreadable_rows;
     report.detail("unreadable_rows", count);
     report.skipped += count;
-    metrics::gauge!("broker_sync_unreadable_rows").set(gauge(count));
+    metrics::gauge!(UNREADABLE_ROWS).set(gauge(count));
     if count > 0 {
         let some = &diff.tally.problems;
         tracing::warn!(
@@ -176,7 +210,7 @@ fn tell_unreadable(diff: &Diff, report: &mut JobReport) {
 fn tell_allocated_missing(diff: &Diff, report: &mut JobReport) {
     let count = diff.allocated_missing;
     report.detail("allocated_missing", count);
-    metrics::gauge!("broker_sync_allocated_missing").set(gauge(count));
+    metrics::gauge!(ALLOCATED_MISSING).set(gauge(count));
     if count > 0 {
         let some: Vec<_> = diff.some_allocated_missing.iter().map(SandboxId::as_str).collect();
         tracing::warn!(count, ?some, "allocated sandboxes are missing at the provider");
