@@ -180,3 +180,29 @@ async fn a_worker_that_aws_does_not_accept_yet_starts_when_it_does() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_worker_that_starts_while_the_table_is_away_lives_and_is_ready_when_it_is_back() {
+    for outage in [Outage::Refused, Outage::Silent] {
+        story(setup().workers(0), async |broker| {
+            let away = broker.proxy().outage(ShapedService::DynamoDb, outage);
+            broker.launch_worker(&[]).await;
+            wait_for_condition("an attempt to start that failed", async || {
+                let log = broker.worker_process(0).log();
+                if log.contains("the worker does not start yet") { Ok(()) } else { Err(log) }
+            })
+            .await;
+            let said =
+                async |path: &str| broker.worker(0).metrics().probe(path).await.map(|(status, _)| status);
+            assert_eq!((said("/healthz").await, said("/readyz").await), (Some(200), Some(503)));
+            drop(away);
+            wait_for_condition("it to be ready", async || match said("/readyz").await {
+                Some(200) => Ok(()),
+                other => Err(other),
+            })
+            .await;
+            broker.allocate("student").send().await.expect_status(201);
+        })
+        .await;
+    }
+}

@@ -28,16 +28,33 @@ pub(crate) struct Health {
     failed_at: watch::Receiver<Option<Instant>>,
 }
 
-impl Health {
-    /// Starts the checks, from the pool status `standing`, until the lifecycle's soft end; then it is unhealthy for good.
-    pub(crate) fn start(store: Store, clock: Clock, lifecycle: &Lifecycle, standing: &PoolStatus) -> Self {
-        let (opened, open) = watch::channel(*standing == PoolStatus::Open);
-        let suspect = Arc::new(Notify::new());
+/// The checks of a worker that starts: nothing is received before they begin.
+#[derive(Debug)]
+pub(crate) struct HealthChecks {
+    opened: watch::Sender<bool>,
+    failing: watch::Sender<Option<Instant>>,
+    suspect: Arc<Notify>,
+}
+
+impl HealthChecks {
+    /// Starts the checks, from the pool status `standing`, until the lifecycle's soft end; then the worker is unhealthy for good.
+    pub(crate) fn start(self, store: Store, clock: Clock, lifecycle: &Lifecycle, standing: &PoolStatus) {
+        let Self { opened, failing, suspect } = self;
+        opened.send_replace(*standing == PoolStatus::Open);
         let stop = lifecycle.soft.clone();
-        let (failing, failed_at) = watch::channel(None);
-        let watcher = Box::pin(watch_table(store, clock, opened, failing, Arc::clone(&suspect)));
+        let watcher = Box::pin(watch_table(store, clock, opened, failing, suspect));
         tokio::spawn(async move { stop.run_until_cancelled_owned(watcher).await });
-        Self { open, suspect, failed_at }
+    }
+}
+
+impl Health {
+    /// The health of a worker that starts, and its checks.
+    pub(crate) fn starting() -> (Self, HealthChecks) {
+        let (opened, open) = watch::channel(false);
+        let (failing, failed_at) = watch::channel(None);
+        let suspect = Arc::new(Notify::new());
+        let health = Self { open, suspect: Arc::clone(&suspect), failed_at };
+        (health, HealthChecks { opened, failing, suspect })
     }
 
     /// Open while messages should be received.

@@ -71,6 +71,14 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
     let names = QueueNames::new(&config.prefix)?;
     let id = entropy.uuid();
+    // Probes are answered also while AWS is away.
+    let (health, checks) = Health::starting();
+    if let Some(listener) = ops {
+        let address = listener.local_addr()?;
+        tracing::info!(%address, "worker listening");
+        let own_pages = OwnPages::of(&config, address);
+        tokio::spawn(ops::serve(listener, own_pages, metrics, health.clone(), lifecycle.hard.clone()));
+    }
     let prepare = || prepare(&store, &aws, &config, &names, Instance::new(id, Role::Worker, clock.now()));
     let prepared = starting::with_retries(&lifecycle, &entropy, prepare);
     let prepared = match prepared.await {
@@ -81,13 +89,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let Some((urls, standing)) = prepared else { return Ok(()) };
 
     jobs::begin_counting();
-    let health = Health::start(store.clone(), clock.clone(), &lifecycle, &standing);
-    if let Some(listener) = ops {
-        let address = listener.local_addr()?;
-        tracing::info!(%address, "worker listening");
-        let own_pages = OwnPages::of(&config, address);
-        tokio::spawn(ops::serve(listener, own_pages, metrics, health.clone(), lifecycle.hard.clone()));
-    }
+    checks.start(store.clone(), clock.clone(), &lifecycle, &standing);
     let services = Services { aws, urls, store, health, config, clock, entropy };
     let jobs = jobs_of(&services, &lifecycle)?;
     let (empty, seen_empty) = watch::channel(SeenEmpty::default());

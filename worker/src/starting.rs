@@ -1,4 +1,5 @@
-//! Retries at the start of a worker while AWS does not accept it yet: late credentials, or rights that were granted just now.
+//! Retries at the start of a worker while AWS is away or does not accept it yet: late credentials, or rights that were granted just
+//! now. It lives meanwhile, and is not ready.
 //!
 //! A missing table or queue ends the start at once, with an error that says what to run.
 
@@ -9,9 +10,6 @@ use broker_runtime::entropy::Entropy;
 use broker_runtime::errors::chain;
 use broker_runtime::lifecycle::Lifecycle;
 use broker_store::{SettingsError, StoreError};
-
-/// Attempts, with pauses that grow to 5 s: about a minute. Then the process ends with the error.
-const ATTEMPTS: u32 = 16;
 
 /// Why a worker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +46,8 @@ impl NotPrepared {
     }
 }
 
-/// What `attempt` makes, tried again while its error passes; `None` if the process is told to end first.
+/// What `attempt` makes, tried again while its error passes, with pauses that grow to 5 s; `None` if the process is told to end
+/// first.
 pub(crate) async fn with_retries<T, F>(
     lifecycle: &Lifecycle,
     entropy: &Entropy,
@@ -57,7 +56,7 @@ pub(crate) async fn with_retries<T, F>(
 where
     F: Future<Output = Result<T, NotPrepared>>,
 {
-    for number in 0..ATTEMPTS {
+    for number in 0_u32.. {
         match attempt().await {
             Err(error) if error.passes() => {
                 tracing::warn!(attempt = number, "the worker does not start yet: {}", chain(&error));
@@ -69,5 +68,5 @@ where
             made => return made.map(Some),
         }
     }
-    attempt().await.map(Some)
+    Ok(None)
 }
