@@ -153,10 +153,10 @@ fn outcome(
 
 /// The outcome of a response that is an error.
 fn refusal(response: &HttpResponse) -> &'static str {
-    let code = error_code(response.body().bytes().unwrap_or_default());
-    match code.as_deref() {
+    let body = response.body().bytes().unwrap_or_default();
+    match error_code(body).as_deref() {
         Some("ConditionalCheckFailedException") => "conditional_check_failed",
-        Some("TransactionCanceledException") => "transaction_canceled",
+        Some("TransactionCanceledException") => cancellation(body),
         Some("TransactionConflictException" | "TransactionInProgressException") => "conflict",
         Some(
             "ResourceNotFoundException" | "QueueDoesNotExist" | "AWS.SimpleQueueService.NonExistentQueue",
@@ -171,6 +171,32 @@ fn refusal(response: &HttpResponse) -> &'static str {
         ) => "throttled",
         Some(_) | None if response.status().is_server_error() => "server_error",
         Some(_) | None => "error",
+    }
+}
+
+/// The outcome of a transaction that was cancelled: its reasons say whether the table was asked too much, or another transaction was in
+/// the way of it and nothing else.
+fn cancellation(body: &[u8]) -> &'static str {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Cancelled {
+        cancellation_reasons: Vec<CancelReason>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct CancelReason {
+        code: String,
+    }
+    let cancelled = serde_json::from_slice(body);
+    let codes = cancelled.map(|Cancelled { cancellation_reasons }| cancellation_reasons).unwrap_or_default();
+    let codes: Vec<_> =
+        codes.iter().map(|reason| reason.code.as_str()).filter(|code| *code != "None").collect();
+    if codes.iter().any(|code| matches!(*code, "ThrottlingError" | "ProvisionedThroughputExceeded")) {
+        "throttled"
+    } else if !codes.is_empty() && codes.iter().all(|code| *code == "TransactionConflict") {
+        "conflict"
+    } else {
+        "transaction_canceled"
     }
 }
 
@@ -195,5 +221,29 @@ mod tests {
         assert_eq!(error_code(body).as_deref(), Some("ConditionalCheckFailedException"));
         assert_eq!(error_code(br#"{"__type":"QueueDoesNotExist"}"#).as_deref(), Some("QueueDoesNotExist"));
         assert_eq!(error_code(b"<html>"), None);
+    }
+
+    #[test]
+    fn a_cancelled_transaction_tells_by_its_reasons_whether_it_was_throttled_or_met_another_one() {
+        let outcome = |codes: &[&str]| {
+            let reasons: Vec<_> = codes.iter().map(|code| serde_json::json!({ "Code": code })).collect();
+            let body = serde_json::json!({
+                "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+                "CancellationReasons": reasons,
+            });
+            let response = HttpResponse::new(400.try_into().unwrap(), body.to_string().into());
+            refusal(&response)
+        };
+        for code in ["ThrottlingError", "ProvisionedThroughputExceeded"] {
+            assert_eq!(outcome(&["None", code]), "throttled");
+            assert_eq!(outcome(&["ConditionalCheckFailed", "TransactionConflict", code]), "throttled");
+        }
+        assert_eq!(outcome(&["TransactionConflict", "None"]), "conflict");
+        for codes in
+            [&["ConditionalCheckFailed", "TransactionConflict"][..], &["ValidationError"], &["None"], &[]]
+        {
+            assert_eq!(outcome(codes), "transaction_canceled", "{codes:?}");
+        }
+        assert_eq!(cancellation(br#"{"__type":"TransactionCanceledException"}"#), "transaction_canceled");
     }
 }
