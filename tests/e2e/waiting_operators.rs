@@ -1,8 +1,10 @@
 //! Waiting for operators: lists of waiting requests, their reasons, and cancelling.
 
+use std::time::Duration;
+
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::table::now_s;
-use broker_tests::{Answer, Fault, Rule, story, together, wait_for_condition};
+use broker_tests::{Answer, Fault, Latency, Rule, story, together, wait_for_condition};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -219,6 +221,38 @@ async fn a_cancellation_goes_on_behind_its_cursor_past_more_lines_than_one_call_
         for wrong in [format!("?track=student-9&cursor={cursor}"), "?all=true&cursor=00".to_owned()] {
             cancel(&wrong).await.expect_problem(400, "VALIDATION_ERROR");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cancellation_of_all_ends_within_its_callers_wait_and_goes_on_behind_the_last_that_it_met() {
+    const WAITING: usize = 20;
+    story(setup().apis(1).workers(1).faults(1), async |broker| {
+        for n in 0..WAITING {
+            let track = format!("student-{n}");
+            parked(broker, waits(broker, &track), &track).await;
+        }
+        // Four seconds for all.
+        let hop = Duration::from_millis(100);
+        broker.proxy().set_latency(Latency { dynamodb: (hop, hop), ..Latency::none() });
+        let (mut cancelled, mut calls, mut cursor) = (0, 0, String::new());
+        loop {
+            let path = format!("/v1/admin/waiting/cancel?all=true{cursor}");
+            let call = broker.balanced().call(Method::POST, &path).token(ADMIN_TOKEN).wait(1);
+            let part = call.send().await.expect_status(200).json;
+            assert_eq!(part["found"], part["cancelled"], "{part:#}");
+            cancelled += part["cancelled"].as_u64().expect("a number");
+            calls += 1;
+            match part["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        broker.proxy().calm();
+        assert_eq!(cancelled, WAITING as u64);
+        assert!((2..=WAITING).contains(&calls), "{calls}");
+        every_place_is_left(broker).await;
     })
     .await;
 }

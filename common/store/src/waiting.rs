@@ -184,6 +184,11 @@ pub async fn list(
     Ok(page)
 }
 
+/// Where the page begins that goes on behind `place`.
+pub fn behind(place: &Place) -> PageKey {
+    cursor(&place.line, &place.request_id.to_string())
+}
+
 /// The place of a request, if it waits. Where the place was lost, as a restored table may have it, it is what the record tells of
 /// it: the request waits in vain, and can be cancelled.
 ///

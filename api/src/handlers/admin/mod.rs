@@ -165,7 +165,7 @@ impl Operator {
             }
             Admin::Tenants => self.tenants(&query).await,
             Admin::Waiting => self.waiting(&query).await,
-            Admin::CancelWaiting => self.cancel_waiting(id, who, &query).await,
+            Admin::CancelWaiting => self.cancel_waiting(id, who, &query, head).await,
             Admin::Reservations => self.reservations().await,
             Admin::Reserve => self.reserve(id, who, body).await,
             Admin::Reservation => self.reservation(in_path).await,

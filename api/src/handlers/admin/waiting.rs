@@ -1,22 +1,27 @@
 //! `/v1/admin/waiting`: who waits, and cancelling. The same code as `broker waiting`.
 //!
-//! A call reads and cancels a bounded number of places; a page may hold fewer than `limit`, even none, and still have a
+//! A call reads and cancels a bounded number of places, and one that names no requests cancels for no longer than its caller waits; a page may hold fewer than `limit`, even none, and still have a
 //! `next_cursor`, and a cancellation that says `more` is continued by the same call with its `next_cursor`. A line stays listed for
 //! a while after it was emptied, so a call without a cursor would read the same lines again.
+
+use std::time::Duration;
 
 use broker_domain::{FlavourName, NamePrefix, Outcome, RequestId, TenantName, TrackId};
 use broker_messages::{Reply, summarize};
 use broker_store::waiting::{self, WaitingFilter, WaitingPage};
 use broker_store::{Act, AuditLine, PageKey};
 use http::StatusCode;
+use http::request::Parts;
 use serde_json::json;
 
 use super::Operator;
 use super::cursor::Cursors;
+use crate::handlers;
 use crate::request::parameters::{
     ACTION_DRY_RUN, CURSOR, WAITING_ACTION, WAITING_ALL, WAITING_FILTERS, WAITING_FLAVOUR, WAITING_IDS,
     WAITING_LIMIT, WAITING_PAGE, WAITING_PREFIX, WAITING_TENANT, WAITING_TRACK,
 };
+use crate::request::prefer::Preferences;
 use crate::request::query::Query;
 use crate::response::Response;
 use crate::response::bodies::{CancelledWaiting, LineBody, WaitingList, WaitingRequestBody};
@@ -74,11 +79,15 @@ impl Operator {
         id: RequestId,
         who: &str,
         query: &Query,
+        head: &Parts,
     ) -> Result<Response, Problem> {
         query.only(&[WAITING_FILTERS, WAITING_ACTION])?;
+        let wait = handlers::wait(Preferences::of(&head.headers), self.wait).max(Duration::from_secs(1));
+        let until = self.rpc.clock.instant() + wait;
         let filter = self.waiting_filter(query)?;
         let (ids, dry_run) = (ids(query)?, query.flag(&ACTION_DRY_RUN)?);
         let (cursors, after) = self.waiting_after(query)?;
+        let are_named = ids.is_some();
         let (page, target) = match (ids, filter.is_empty(), query.flag(&WAITING_ALL)?) {
             (Some(_), ..) if after.is_some() => {
                 return Err(Problem::invalid("cursor goes on with filters or all=true, not with id."));
@@ -108,7 +117,17 @@ impl Operator {
                 ..AuditLine::new(self.rpc.clock.now(), *id.as_uuid(), who, Act::CancelWaiting, target)
             };
             let cancelled = Box::pin(async {
+                let (mut handled, mut last) = (0, None);
                 for place in &found {
+                    if !are_named
+                        && self.rpc.clock.instant() >= until
+                        && let Some(last) = last
+                    {
+                        let next_cursor = Some(cursors.encode(&waiting::behind(last)));
+                        report = CancelledWaiting { found: handled, more: true, next_cursor, ..report };
+                        break;
+                    }
+                    (handled, last) = (handled + 1, Some(place));
                     let cancelled = waiting::cancel(&self.rpc.store, &self.entropy, place).await;
                     let before = |error| Problem::from(error).after(report.cancelled, report.found);
                     match cancelled.map_err(before)? {
