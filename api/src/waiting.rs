@@ -98,7 +98,12 @@ impl CachedLines {
     async fn read_lines(&self) -> Result<KnownLines, StoreError> {
         let listed = self.store.waiting.lines(self.clock.now()).await?;
         let policy = self.policy.now().unwrap_or_default();
-        let stopped = stopped(&self.store, &policy, listed.iter().map(|listed| &listed.line)).await?;
+        // Only what those who wait are told goes by it.
+        let stopped = stopped(&self.store, &policy, listed.iter().map(|listed| &listed.line)).await;
+        let stopped = stopped.unwrap_or_else(|error| {
+            tracing::warn!("whether refill stands still is not known: {error}");
+            BTreeSet::new()
+        });
         Ok(KnownLines { listed, stopped })
     }
 

@@ -1,6 +1,7 @@
 //! Problems in the overview: a provider that does not answer, a refused list, a stopped refill; and the cost of an overview.
 
 use broker_tests::api::ADMIN_TOKEN;
+use broker_tests::table::text;
 use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};
 use http::Method;
 use serde_json::{Value, json};
@@ -174,6 +175,28 @@ async fn an_overview_costs_the_same_however_many_sandboxes_and_flavours_there_ar
             assert!(sum(asked, &["Query"]) <= 4, "{what}: {asked:?}");
             assert!(sum(asked, &["GetItem"]) <= 8, "{what}: {asked:?}");
             assert!(sum(asked, &["BatchGetItem"]) <= 8, "{what}: {asked:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_keeps_nothing_else_from_the_overview() {
+    let provider = Provider::start(0).await;
+    story(provider.setup().apis(1).workers(0).var("BROKER_WAITING", "on"), async |broker| {
+        let url = provider.url();
+        let refill =
+            format!("refill = {{ min = 1, max = 2, rate_per_minute = 60, url = \"{url}/hooks/refill\" }}");
+        policy::apply(broker, &format!("[flavour.small]\nprefix = \"sandbox-\"\n{refill}\n")).await;
+        let spoilt = ["REFILL#small", "CENSUS", "TICK#sync"];
+        for key in spoilt {
+            let names =
+                [("PK", key), ("SK", "META"), ("version", "{"), ("as_of_ms", "{"), ("next_run_at_ms", "{")];
+            broker.table().put(names.map(|(name, value)| (name.to_owned(), text(value))).into()).await;
+        }
+        tells(broker, "census_missing").await;
+        for key in spoilt {
+            broker.table().delete(key).await;
         }
     })
     .await;

@@ -301,6 +301,17 @@ pub struct OverviewFacts {
     pub at_risk: Vec<ReservationAtRisk>,
 }
 
+/// What was read; nothing of what cannot be read, which keeps no other part from being shown.
+fn without_unreadable<T: Default>(read: Result<T, StoreError>) -> Result<T, StoreError> {
+    match read {
+        Err(error @ StoreError::Malformed { .. }) => {
+            tracing::error!("not shown: {error}");
+            Ok(T::default())
+        }
+        read => read,
+    }
+}
+
 impl OverviewFacts {
     /// Reads it; `requests` is the depth of the requests queue, if it is known. Of the policy the flavours are looked at that it
     /// refills.
@@ -312,13 +323,13 @@ impl OverviewFacts {
         now: Timestamp,
     ) -> Result<Self, StoreError> {
         let (census, ticks, closed_since, instances, history, refill_held, at_risk) = tokio::try_join!(
-            store.census.get(),
+            async { without_unreadable(store.census.get().await) },
             store.schedule.look(),
             store.pool.closed_since(),
             store.instances.list(),
             store.history.since(now.minus(history::SHOWN)),
             RefillHeld::all(store, policy),
-            ReservationAtRisk::all(store, policy, now),
+            async { without_unreadable(ReservationAtRisk::all(store, policy, now).await) },
         )?;
         let refills = policy.flavours().values().any(|flavour| flavour.refill.is_some());
         Ok(Self {

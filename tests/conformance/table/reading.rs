@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use broker_domain::Status;
 use broker_domain::policy::Policy;
 use broker_domain::refill::{Flow, Ticket};
+use broker_domain::{FlavourName, Job, Status};
 use broker_store::pool_list::Browsed;
 use broker_store::{Act, AuditLine, Instance, PageKey, Pages, Role, heartbeat};
 use broker_tests::together;
@@ -171,6 +171,17 @@ async fn what_cannot_be_read_costs_its_neighbours_nothing() {
     // It may stand for a sandbox that comes: it takes its room.
     let unreadable = Ticket::unreadable(tickets[0].id);
     assert_eq!(store.refill.tickets(&small).await.expect("read"), [unreadable, tickets[1]]);
+    spoil(&place, ("REFILL#small", "META"), "version").await;
+    let other = FlavourName::new("other").expect("a name");
+    let flows = store.refill.flows(&[small, other.clone()]).await.expect("read");
+    assert_eq!(flows, [(other, Flow::default())]);
+    for job in [Job::Sync, Job::Census] {
+        store.schedule.tick(job, Duration::ZERO, now).await.expect("made");
+    }
+    spoil(&place, ("TICK#sync", "META"), "next_run_at_ms").await;
+    let looked = store.schedule.look().await.expect("read").into_iter();
+    let readable: Vec<_> = looked.filter_map(|(job, tick)| tick.map(|_| job)).collect();
+    assert_eq!(readable, [Job::Census]);
 
     let acts = [1, 2].map(|_| AuditLine::new(now, place.entropy.uuid(), "ops", Act::RunJob, "sync"));
     for line in &acts {

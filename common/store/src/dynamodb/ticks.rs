@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::attributes::{self as a, Item, Reader};
 use super::change::ItemChange;
 use super::keys;
+use super::pool::passable;
 use super::{ScheduleStore, n, records, s};
 use crate::{StoreError, Tick, Trouble, Write};
 use broker_domain::{CLOCKS_DIFFER, Job, Pause, Timestamp};
@@ -43,14 +44,15 @@ impl ScheduleStore {
         item.map_or(Err(StoreError::Conflict), |item| records::read_tick(&item))
     }
 
-    /// The tick of every job as it stands, none of a job that no worker has seen yet (one batched, consistent read).
+    /// The tick of every job as it stands, none of a job that no worker has seen yet or whose tick cannot be read (one batched,
+    /// consistent read).
     pub async fn look(&self) -> Result<Vec<(Job, Option<Tick>)>, StoreError> {
         let mut looks = JoinSet::new();
         for job in Job::ALL {
             let table = Arc::clone(&self.table);
             looks.spawn(async move {
                 let item = table.reads.get(keys::tick(job)).await?;
-                Ok::<_, StoreError>((job, item.map(|item| records::read_tick(&item)).transpose()?))
+                Ok::<_, StoreError>((job, item.and_then(|item| passable(records::read_tick(&item)))))
             });
         }
         let mut ticks = looks.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;

@@ -95,14 +95,16 @@ async fn supply(
     let free = store.refill.available(&flavour.prefix, wanted).await? + arriving;
     let Some(refill) = &flavour.refill else { return Ok(Supply { free, ..Supply::default() }) };
     let ready_after = ready_after(store, name, flavour).await?;
-    let flow = store.refill.flow(name).await?;
+    let flow = store.refill.flows(std::slice::from_ref(name)).await?.pop();
     let tickets = store.refill.tickets(name).await?;
     let coming: Vec<_> = tickets
         .iter()
         .filter(|ticket| ticket.is_open() && !ticket.is_late(now))
         .map(|ticket| ticket.made_at.plus(ready_after).max(now))
         .collect();
-    let stands_still = refill.hook.is_none() || flow.paused.is_some() || flow.breaker.is_open();
+    // No round begins from a flow that cannot be read.
+    let is_held = flow.is_none_or(|(_, flow)| flow.paused.is_some() || flow.breaker.is_open());
+    let stands_still = refill.hook.is_none() || is_held;
     let live: u64 =
         counts.into_iter().flatten().filter(|(status, _)| **status != Status::Deleted).map(|(_, n)| n).sum();
     // One that is late is not counted on; it takes its room until a list says that nothing came.
