@@ -172,6 +172,18 @@ fn arrivals_of_which_some_are_offered_are_not_stuck() {
 }
 
 #[test]
+fn an_old_census_hides_nothing_that_it_counted() {
+    let mut overview = fine();
+    overview.pool.as_mut().unwrap().as_of = NOW - 1_700;
+    assert_eq!(of(&overview), [], "it may come once in half an hour");
+    overview.pool.as_mut().unwrap().as_of = NOW - 3_000;
+    put(&mut overview, "available", 0);
+    put(&mut overview, "pending_deletion", 61);
+    let codes: Vec<_> = of(&overview).into_iter().map(|problem| problem.code).collect();
+    assert_eq!(codes, ["pool_empty", "census_old", "deletions_behind"]);
+}
+
+#[test]
 fn the_worst_comes_first() {
     let mut overview = fine();
     overview.dead_letters.open = 1;
