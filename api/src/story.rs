@@ -4,7 +4,7 @@
 //! Invariant: a story costs a bounded number of reads: of a sandbox its record, its last lease, that lease's request, and the
 //! audit of eight days, a megabyte of each at most; of a track its lease, that lease's sandbox and request, the census, whether
 //! the pool is closed, the list of the lines, at most eight reads of places in the lines of its lease's tenant and eight in those of
-//! all, and the permits of its tenant's limits, or of at most 100 of all. What such a bound leaves out is not told as not there.
+//! all, the reservations, and the permits of its tenant's limits, or of at most 100 of all. What such a bound leaves out is not told as not there.
 
 use std::time::Duration;
 
@@ -297,6 +297,8 @@ pub enum Verdict {
 struct Ahead {
     /// Sandboxes that are free, as the last census counted.
     free: Option<u64>,
+    /// Those that are put aside for its tenant, as the same census counted.
+    aside: u64,
     /// Since when workers take no messages.
     closed_since: Option<Timestamp>,
     /// Whether a request of the track waits; `None` if not every place was looked at.
@@ -332,15 +334,22 @@ impl Ahead {
         let waiting = place_of(store, (track, tenant));
         let (census, closed_since, waiting) =
             tokio::try_join!(store.census.get(), store.pool.closed_since(), waiting)?;
-        let free = census.and_then(|census| census.by_status.get(&Status::Available).copied());
+        let free = census.as_ref().and_then(|census| census.by_status.get(&Status::Available).copied());
         let tenant = tenant.or_else(|| Some(&waiting.places.first()?.line.tenant));
+        let mut aside = 0;
+        if let (Some(tenant), Some(census)) = (tenant, &census) {
+            let all = store.reservations.all().await?;
+            let own = all.iter().filter(|one| one.is_open() && one.terms.tenant == *tenant);
+            aside =
+                own.filter_map(|one| census.by_reservation.get(&one.id)).map(|count| count.reserved).sum();
+        }
         let (limits, more_limits) = story_limits::held(store, policy, tenant).await?;
         let waits = match (waiting.places.is_empty(), waiting.next) {
             (false, _) => Some(true),
             (true, None) => Some(false),
             (true, Some(_)) => None,
         };
-        Ok(Self { free, closed_since, waits, limits, more_limits })
+        Ok(Self { free, aside, closed_since, waits, limits, more_limits })
     }
 
     /// The sentence for it, and the section of the runbook.
@@ -352,7 +361,11 @@ impl Ahead {
             return (text, "no-worker-receives");
         }
         let reached = story_limits::told(&self.limits, self.more_limits);
-        match self.free {
+        let aside = match self.aside {
+            0 => String::new(),
+            aside => format!(", {aside} of them put aside for its tenant"),
+        };
+        match self.free.map(|free| free + self.aside) {
             Some(0) => {
                 let text = format!(
                     "No sandbox is free: an allocate now is answered 409 NO_SANDBOXES_AVAILABLE, or waits if it may.{reached}"
@@ -361,7 +374,7 @@ impl Ahead {
             }
             Some(free) => {
                 let text = format!(
-                    "{free} sandboxes are free: an allocate now gets one, unless it names a prefix that none of them has.{reached}"
+                    "{free} sandboxes are free{aside}: an allocate now gets one, unless it names a prefix that none of them has.{reached}"
                 );
                 (text, if reached.is_empty() { "backlog-growing" } else { "policy" })
             }

@@ -1,5 +1,6 @@
 //! Claims of what is put aside: a class under the load of other tenants, arrivals, and limits beside it.
 
+use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::table::now_s;
 use broker_tests::{Provider, story, together, wait_for_condition};
 use http::Method;
@@ -183,6 +184,33 @@ async fn what_the_provider_made_anew_while_it_was_put_aside_is_handed_out_as_it_
             let held = asks(broker, ACME, track).send().await.expect_status(201);
             assert_ne!(held.json["external_id"], before, "there is no such account any more");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_story_of_a_track_counts_what_is_put_aside_for_its_tenant() {
+    story(setup().apis(1).workers(1), async |broker| {
+        policy::apply(broker, SMALL).await;
+        for (token, track) in [(ACME, "student-1"), (UMBRELLA, "student-2")] {
+            seed(broker, usize::from(token == UMBRELLA), 1).await;
+            let held = asks(broker, token, track).send().await.expect_status(201).sandbox_id().to_owned();
+            broker.return_sandbox(&held, track).token(token).send().await.expect_status(200);
+        }
+        seed(broker, 10, 3).await;
+        reserve(broker, &["--flavour", "small", "--count", "3"]).await;
+        until_reserved(broker, 3).await;
+        broker.job("census").await;
+        let told = async |track: &str| {
+            let path = format!("/v1/admin/tracks/{track}");
+            let told = broker.balanced().call(Method::GET, &path).token(ADMIN_TOKEN).send().await;
+            told.expect_status(200).text_of("text").to_owned()
+        };
+        let own = told("student-1").await;
+        assert!(own.contains("3 sandboxes are free, 3 of them put aside for its tenant"), "{own}");
+        let of_another = told("student-2").await;
+        assert!(of_another.contains("No sandbox is free"), "{of_another}");
+        asks(broker, ACME, "student-1").send().await.expect_status(201);
     })
     .await;
 }
