@@ -32,11 +32,11 @@ pub(super) fn letter(message_id: &str, at: Timestamp) -> DeadLetter {
     }
 }
 
-fn actor(place: &Place, at: Timestamp) -> Actor {
+pub(super) fn actor(place: &Place, at: Timestamp) -> Actor {
     Actor { action: place.entropy.uuid(), by: "cli".to_owned(), at }
 }
 
-fn asked(place: &Place) -> PersistedRequest {
+pub(super) fn asked(place: &Place) -> PersistedRequest {
     PersistedRequest { asynchronous: true, ..queued(place, "student-1") }
 }
 
@@ -48,7 +48,7 @@ async fn of_a_request(place: &Place) -> (DeadLetter, PersistedRequest) {
 }
 
 /// Its message, queued again.
-fn reopened(record: &PersistedRequest, deadline: Timestamp) -> Requeued {
+pub(super) fn reopened(record: &PersistedRequest, deadline: Timestamp) -> Requeued {
     Requeued::Request { id: record.request_id, message: "again".to_owned(), deadline }
 }
 

@@ -4,6 +4,7 @@ mod accounts;
 mod adoption;
 mod claims;
 mod conditions;
+mod discards;
 mod ends;
 mod expiry;
 mod index;

@@ -19,7 +19,7 @@ fn number(number: u64) -> AttributeValue {
 }
 
 /// Changes one attribute of an item behind the broker's back.
-async fn alter(place: &Place, key: &str, name: &str, value: AttributeValue) {
+pub(super) async fn alter(place: &Place, key: &str, name: &str, value: AttributeValue) {
     let update = place.aws.dynamodb.update_item().table_name(&place.table);
     let update = update.key("PK", text(key)).key("SK", text("META")).update_expression("SET #name = :value");
     let update =

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnConsumedCapacity};
 use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
 
@@ -17,8 +18,8 @@ use super::transact::Group;
 use super::{DeadLetterStore, count_capacity, dead_letter_items, n, s};
 use crate::{Actor, DeadLetterOrder, DeadLetterRows, Page, PendingRecord, Requeued, StoreError, Write};
 use broker_domain::{
-    CLOCKS_DIFFER, DeadLetter, DeadLetterId, DeadLetterState, LETTER_HELD_FOR, Outcome, PersistedRequest,
-    RequestState, Subject, Timestamp,
+    CLOCKS_DIFFER, DeadLetter, DeadLetterId, DeadLetterState, JobReport, LETTER_HELD_FOR, Outcome,
+    PersistedRequest, RequestState, ReturnRequest, Subject, Timestamp,
 };
 
 const LETTER_IS_NEW: &str = "attribute_not_exists(PK)";
@@ -40,10 +41,15 @@ const REQUEST_WAITS: &str =
 /// waits there: its letter is of another delivery.
 const REQUEST_DIED: &str = "(#async = :true or attribute_exists(sandbox_id)) and \
      ((#state = :queued and attribute_not_exists(parked)) or begins_with(#outcome, :died))";
+/// The request waits for what this letter's replay sends, and no other letter's replay queued it since.
+const REQUEST_WAITS_FOR_REPLAY: &str =
+    "#state = :queued and attribute_not_exists(parked) and replayed_by = :letter";
 /// The return has not ended, whether or not it is recorded.
 const RETURN_IS_OPEN: &str = "attribute_not_exists(PK) or #state = :queued";
 /// The run was asked for, and its report is waited for.
 const RUN_WAITS: &str = "attribute_exists(PK) and attribute_not_exists(report)";
+/// The run waits for what this letter's replay sends, and no other letter's replay reopened it since.
+const RUN_WAITS_FOR_REPLAY: &str = "attribute_not_exists(report) and replayed_by = :letter";
 /// Its report only says that its message died.
 const RUN_DIED: &str = "attribute_exists(died)";
 /// How long a finished dead letter is kept: longer than its message can be in the queue (14 days), so that a redelivery is
@@ -76,13 +82,8 @@ impl DeadLetterStore {
         let outcome = Outcome::DeadLettered { reason: letter.reason.as_str().to_owned() };
         match pending {
             PendingRecord::Request(id) => {
-                let update = self
-                    .request_update(keys::request(*id), REQUEST_WAITS)
-                    .update_expression("SET #state = :failed, #outcome = :outcome REMOVE message")
-                    .expression_attribute_names("#outcome", a::OUTCOME)
-                    .expression_attribute_values(":failed", s("failed"))
-                    .expression_attribute_values(":outcome", a::write_outcome(&outcome));
-                built(keys::request(*id), update)
+                let update = self.request_update(keys::request(*id), REQUEST_WAITS);
+                built(keys::request(*id), failed_request(update, &outcome))
             }
             PendingRecord::Return(mark) => {
                 let record = PersistedRequest {
@@ -107,17 +108,30 @@ impl DeadLetterStore {
                 Ok((keys::request(mark.request_id), TransactWriteItem::builder().put(put).build()))
             }
             PendingRecord::Run(id, report) => {
-                let report = serde_json::to_string(report).unwrap_or_default();
-                let update = Update::builder()
-                    .table_name(&self.table.name)
-                    .set_key(Some(keys::run(*id).into_map()))
-                    .condition_expression(RUN_WAITS)
-                    .update_expression("SET report = :report, died = :true")
-                    .expression_attribute_values(":report", s(report))
-                    .expression_attribute_values(":true", AttributeValue::Bool(true));
-                built(keys::run(*id), update)
+                built(keys::run(*id), self.failed_run(keys::run(*id), report, RUN_WAITS))
             }
         }
+    }
+
+    /// Fails the record that waits for the message, if this letter's replay queued it again last.
+    fn fail_replayed(
+        &self,
+        letter: &DeadLetter,
+        pending: &PendingRecord,
+    ) -> Result<(Key, TransactWriteItem), StoreError> {
+        let (key, update) = match pending {
+            PendingRecord::Request(id) | PendingRecord::Return(ReturnRequest { request_id: id, .. }) => {
+                let update = self
+                    .update_at(keys::request(*id), REQUEST_WAITS_FOR_REPLAY)
+                    .expression_attribute_values(":queued", s(a::QUEUED));
+                let outcome = Outcome::DeadLettered { reason: letter.reason.as_str().to_owned() };
+                (keys::request(*id), failed_request(update, &outcome))
+            }
+            PendingRecord::Run(id, report) => {
+                (keys::run(*id), self.failed_run(keys::run(*id), report, RUN_WAITS_FOR_REPLAY))
+            }
+        };
+        built(key, update.expression_attribute_values(":letter", s(letter.id.as_str())))
     }
 
     /// Takes a dead letter for replay until `until`, and requeues the record of its message.
@@ -140,17 +154,22 @@ impl DeadLetterStore {
             .expression_attribute_values(":by", s(&actor.by))
             .expression_attribute_values(":now", n(actor.at.as_ms()));
         let (key, take) = built(keys::letter(id), take)?;
-        let requeued = requeued.map(|requeued| self.requeue(requeued)).transpose()?;
+        let requeued = requeued.map(|requeued| self.requeue(id, requeued)).transpose()?;
         self.with_record("take_letter", key, take, requeued).await
     }
 
-    fn requeue(&self, requeued: &Requeued) -> Result<(Key, TransactWriteItem), StoreError> {
-        match requeued {
+    fn requeue(
+        &self,
+        letter: &DeadLetterId,
+        requeued: &Requeued,
+    ) -> Result<(Key, TransactWriteItem), StoreError> {
+        let (key, update) = match requeued {
             Requeued::Request { id, message, deadline } => {
                 let update = self
                     .request_update(keys::request(*id), REQUEST_DIED)
                     .update_expression(
-                        "SET #state = :queued, message = :message, deadline_ms = :deadline, #ttl = :ttl REMOVE #outcome, parked",
+                        "SET #state = :queued, message = :message, deadline_ms = :deadline, #ttl = :ttl, replayed_by = :letter \
+                         REMOVE #outcome, parked",
                     )
                     .expression_attribute_names("#outcome", a::OUTCOME)
                     .expression_attribute_names("#ttl", a::TTL)
@@ -158,17 +177,18 @@ impl DeadLetterStore {
                     .expression_attribute_values(":message", s(message))
                     .expression_attribute_values(":deadline", n(deadline.as_ms()))
                     .expression_attribute_values(":ttl", n(deadline.plus(RECORD_IS_KEPT).as_secs()));
-                built(keys::request(*id), update)
+                (keys::request(*id), update)
             }
             Requeued::Run(id) => {
                 let update = Update::builder()
                     .table_name(&self.table.name)
                     .set_key(Some(keys::run(*id).into_map()))
                     .condition_expression(RUN_DIED)
-                    .update_expression("REMOVE report, died");
-                built(keys::run(*id), update)
+                    .update_expression("SET replayed_by = :letter REMOVE report, died");
+                (keys::run(*id), update)
             }
-        }
+        };
+        built(key, update.expression_attribute_values(":letter", s(letter.as_str())))
     }
 
     /// Marks a dead letter as replayed by the action that holds it.
@@ -189,7 +209,8 @@ impl DeadLetterStore {
     }
 
     /// Discards a dead letter that is in the state that was read, and that no replay holds. One whose replay did not come to its
-    /// end may have queued the record of its message again: `pending` fails in the same write.
+    /// end may have queued the record of its message again: `pending` fails in the same write, unless another letter's replay
+    /// queued it since.
     pub async fn discard(
         &self,
         letter: &DeadLetter,
@@ -220,7 +241,7 @@ impl DeadLetterStore {
             .expression_attribute_values(":ttl", n(actor.at.plus(DONE_IS_KEPT).as_secs()));
         let (key, discard) = built(keys::letter(&letter.id), discard)?;
         let update =
-            pending.filter(|_| is_left).map(|pending| self.fail_pending(letter, pending)).transpose()?;
+            pending.filter(|_| is_left).map(|pending| self.fail_replayed(letter, pending)).transpose()?;
         self.with_record("discard_letter", key, discard, update).await
     }
 
@@ -291,30 +312,45 @@ impl DeadLetterStore {
         self.table.transactions.transact(operation, vec![key], vec![item]).await
     }
 
-    fn update(&self, id: &DeadLetterId, condition: &str) -> aws_sdk_dynamodb::types::builders::UpdateBuilder {
-        Update::builder()
-            .table_name(&self.table.name)
-            .set_key(Some(keys::letter(id).into_map()))
-            .condition_expression(condition)
-            .expression_attribute_names("#state", a::STATE)
+    fn update(&self, id: &DeadLetterId, condition: &str) -> UpdateBuilder {
+        self.update_at(keys::letter(id), condition)
     }
 
-    fn request_update(&self, key: Key, condition: &str) -> aws_sdk_dynamodb::types::builders::UpdateBuilder {
+    fn request_update(&self, key: Key, condition: &str) -> UpdateBuilder {
+        self.update_at(key, condition)
+            .expression_attribute_names("#async", a::ASYNC)
+            .expression_attribute_values(":queued", s(a::QUEUED))
+            .expression_attribute_values(":true", AttributeValue::Bool(true))
+    }
+
+    fn update_at(&self, key: Key, condition: &str) -> UpdateBuilder {
         Update::builder()
             .table_name(&self.table.name)
             .set_key(Some(key.into_map()))
             .condition_expression(condition)
             .expression_attribute_names("#state", a::STATE)
-            .expression_attribute_names("#async", a::ASYNC)
-            .expression_attribute_values(":queued", s(a::QUEUED))
+    }
+
+    fn failed_run(&self, key: Key, report: &JobReport, condition: &str) -> UpdateBuilder {
+        Update::builder()
+            .table_name(&self.table.name)
+            .set_key(Some(key.into_map()))
+            .condition_expression(condition)
+            .update_expression("SET report = :report, died = :true")
+            .expression_attribute_values(":report", s(serde_json::to_string(report).unwrap_or_default()))
             .expression_attribute_values(":true", AttributeValue::Bool(true))
     }
 }
 
-fn built(
-    key: Key,
-    update: aws_sdk_dynamodb::types::builders::UpdateBuilder,
-) -> Result<(Key, TransactWriteItem), StoreError> {
+fn failed_request(update: UpdateBuilder, outcome: &Outcome) -> UpdateBuilder {
+    update
+        .update_expression("SET #state = :failed, #outcome = :outcome REMOVE message")
+        .expression_attribute_names("#outcome", a::OUTCOME)
+        .expression_attribute_values(":failed", s("failed"))
+        .expression_attribute_values(":outcome", a::write_outcome(outcome))
+}
+
+fn built(key: Key, update: UpdateBuilder) -> Result<(Key, TransactWriteItem), StoreError> {
     let update = update.build().map_err(|error| built_wrong("letter", error))?;
     Ok((key, TransactWriteItem::builder().update(update).build()))
 }
