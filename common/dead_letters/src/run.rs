@@ -36,8 +36,8 @@ pub(super) struct ActionRun<'a> {
     held: Vec<DeadLetterId>,
     /// Whether some of them were left to these.
     held_by_others: bool,
-    /// Letters that this run took.
-    taken: HashSet<DeadLetterId>,
+    /// Letters that this run sends again.
+    sent: HashSet<DeadLetterId>,
     begun: u64,
     failures_in_a_row: u32,
     tally: ReplayReport,
@@ -68,7 +68,7 @@ impl<'a> ActionRun<'a> {
             acting: JoinSet::new(),
             held: Vec::new(),
             held_by_others: false,
-            taken: HashSet::new(),
+            sent: HashSet::new(),
             begun: 0,
             failures_in_a_row: 0,
             tally: ReplayReport { dry_run: options.dry_run, ..ReplayReport::default() },
@@ -127,7 +127,7 @@ impl<'a> ActionRun<'a> {
                     return Ok(());
                 }
             };
-            if letter.replay_of.as_ref().is_some_and(|from| self.taken.contains(from)) {
+            if letter.replay_of.as_ref().is_some_and(|from| self.sent.contains(from)) {
                 self.tally.died_again += 1;
                 continue;
             }
@@ -231,7 +231,9 @@ impl<'a> ActionRun<'a> {
             return;
         }
         self.begun += 1;
-        self.taken.insert(letter.id.clone());
+        if matches!(&*self.action, Action::Replay { .. }) {
+            self.sent.insert(letter.id.clone());
+        }
         if self.options.dry_run {
             let now = self.letters.clock.now();
             let renew = matches!(&*self.action, Action::Replay { renew_deadline: true });

@@ -2,7 +2,7 @@
 
 use broker_tests::cli::Stats;
 use broker_tests::letters::Tally;
-use broker_tests::table::text;
+use broker_tests::table::{number, text};
 use broker_tests::{Fault, Rule, Setup, story, wait_for_condition};
 
 use super::{aged, bury, status, taken};
@@ -132,6 +132,31 @@ async fn a_message_that_dies_again_is_a_new_letter_and_one_run_sends_it_once() {
         let id = first["id"].as_str().expect("an id");
         assert_eq!(broker.letter(id).await["state"], "replayed");
         broker.discard(&["--all"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_discard_takes_a_letter_that_its_replay_left_together_with_the_one_that_died_again() {
+    story(Setup::new().apis(1).workers(1), async |broker| {
+        let queues = broker.queues();
+        queues.send(&queues.name("requests"), "not a message").await;
+        broker.holds_letters(1).await;
+        let first = broker.open_letters().await.remove(0);
+        assert_eq!(broker.replay(&["--all"]).await.done, 1);
+        broker.holds_letters(1).await;
+        // As a replay leaves it that was killed after it had sent.
+        let mut left = first;
+        left.insert("state".to_owned(), text("replaying"));
+        left.insert("held_by".to_owned(), text("a-killed-replay"));
+        left.insert("held_until_ms".to_owned(), number(1));
+        broker.table().put(left).await;
+        broker.holds_letters(2).await;
+        let foreseen = broker.discard(&["--all", "--dry-run"]).await;
+        assert_eq!((foreseen.found, foreseen.done, foreseen.died_again), (2, 2, 0), "{foreseen:?}");
+        let discarded = broker.discard(&["--all"]).await;
+        assert_eq!((discarded.found, discarded.done, discarded.died_again), (2, 2, 0), "{discarded:?}");
+        assert!(broker.open_letters().await.is_empty());
     })
     .await;
 }
