@@ -299,7 +299,8 @@ pub async fn foresee(
 
 /// Does `act` with every sandbox of the selection, under the audit line `of_all`. Where that one does not name the sandbox alone,
 /// each has a line of its own besides, which its history shows; not one that was not named, and that nothing can be done with.
-/// `goes_on` is asked before each that was not named, with how many were begun: if it says no, the report says that there are more.
+/// `goes_on` is asked before each that was not named but the first, with how many were begun: if it says no, the report says that
+/// there are more. So each act does something, however long it took to read what there is.
 ///
 /// # Errors
 ///
@@ -323,7 +324,7 @@ pub async fn act_under(
                 report.count(act, &id, became, now);
                 continue;
             }
-            report.more = report.more || !goes_on(begun);
+            report.more = report.more || (begun > 0 && !goes_on(begun));
             if report.more {
                 continue;
             }

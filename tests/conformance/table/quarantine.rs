@@ -63,6 +63,15 @@ async fn one_that_cannot_be_read_is_named_and_the_others_are_listed_and_released
 }
 
 #[tokio::test]
+async fn an_act_whose_time_was_over_before_its_first_does_one_all_the_same() {
+    let (place, _) = with_quarantine(2).await;
+    for more in [true, false] {
+        let report = acted(&place, &QuarantineAct::Retire, ALL, 0).await;
+        assert_eq!((report.done, report.more), (1, more), "{report:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_bounded_act_says_that_there_are_more_and_the_same_one_goes_on_behind_what_it_cannot_do() {
     let (place, ids) = with_quarantine(5).await;
     // The longest there stays first in the list, whatever is done.
