@@ -1,7 +1,7 @@
 //! Answers to requests that wait: all of them end, repeats of a key and those in whose time no worker ran as well.
 
 use broker_tests::table::{now_s, number, text};
-use broker_tests::{story, wait_for_condition};
+use broker_tests::{Fault, Rule, story, wait_for_condition, wait_until};
 use serde_json::json;
 
 use crate::quotas::seed;
@@ -73,6 +73,59 @@ async fn who_waits_in_vain_is_answered_once_its_key_got_a_sandbox_elsewhere() {
         let created = broker.allocate("student-1").send().await.expect_status(201);
         let told = held.await.expect("an answer").expect_status(200);
         assert_eq!(told.sandbox_id(), created.sandbox_id());
+        every_place_is_left(broker).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_line_that_cannot_be_read_keeps_no_walk_from_those_who_wait_in_another() {
+    story(setup().faults(1).pool(1), async |broker| {
+        let in_the_way = waits(broker, "student-0").name_prefix("big-");
+        parked(broker, in_the_way, "student-0").await;
+        // Its key gets a sandbox elsewhere: only a walk answers it.
+        let proxy = broker.proxy();
+        let refused = Fault::Refuse("ValidationException");
+        proxy.add(Rule::new(refused).on("Query").containing("LINE#platform#big-"));
+        let behind = parked(broker, waits(broker, "student-1").name_prefix("huge-"), "student-1").await;
+        let created = broker.allocate("student-1").send().await.expect_status(201);
+        let refusals = proxy.done("Query", refused);
+        let ended = broker.outcome(&behind, "student-1").await;
+        assert_eq!(ended.json["response"]["body"]["sandbox_id"], created.sandbox_id(), "{ended:#?}");
+        wait_for_condition("its place to be left", async || {
+            match broker.table().list("LINE#platform#huge-").await {
+                none if none.is_empty() => Ok(()),
+                some => Err(some),
+            }
+        })
+        .await;
+        assert!(proxy.done("Query", refused) > refusals, "the other line was in the way");
+        proxy.calm();
+        broker.cli_ok(&["waiting", "cancel", "--all"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_place_that_nobody_can_serve_and_the_table_keeps_is_in_nobodys_way() {
+    story(setup().faults(1), async |broker| {
+        parked(broker, waits(broker, "student-0"), "student-0").await;
+        let behind = parked(broker, waits(broker, "student-1"), "student-1").await;
+        let table = broker.table();
+        let mut head = table.list("LINE#platform#").await.remove(0);
+        let refused = Fault::Refuse("ValidationException");
+        let proxy = broker.proxy();
+        proxy.add(Rule::new(refused).on("TransactWriteItems").containing("DEAD#"));
+        head.insert("message".to_owned(), text("{no message"));
+        table.put(head).await;
+        wait_until("the place to be met", || proxy.done("TransactWriteItems", refused) > 0).await;
+        seed(broker, "lab", 0, 1).await;
+        let ended = broker.outcome(&behind, "student-1").await;
+        assert_eq!(status(&ended), 201, "{ended:#?}");
+        proxy.calm();
+        // The next who reads it buries it.
+        broker.holds_letters(1).await;
+        broker.discard(&["--all"]).await;
         every_place_is_left(broker).await;
     })
     .await;

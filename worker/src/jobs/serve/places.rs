@@ -32,12 +32,18 @@ fn read(jobs: &Jobs, place: &Place) -> Result<(RequestMessage, AllocateRequest, 
 }
 
 /// The places of a page that can be served, with their messages, in their order. The others become dead letters; a place of a newer
-/// version is kept until its deadline.
-pub(super) async fn readable(jobs: &Jobs, rows: PlaceRows) -> Result<Vec<ParkedRequest>, StoreError> {
+/// version is kept until its deadline. One that the table does not let go for the moment is met by the next who reads it, and is
+/// in no other's way.
+pub(super) async fn readable(jobs: &Jobs, rows: PlaceRows) -> Vec<ParkedRequest> {
+    let buried = async |item: &PlaceItem, why: Why| {
+        if let Err(error) = bury::item(jobs, item, why).await {
+            tracing::warn!(place = item.key, line = %item.line, "unreadable, and no dead letter yet: {error}");
+        }
+    };
     for item in rows.unreadable {
         let why =
             (Reason::MalformedItem, format!("the place {} of line {}: {}", item.key, item.line, item.why));
-        bury::item(jobs, &item, why).await?;
+        buried(&item, why).await;
     }
     let now = jobs.clock.now();
     let mut readable = Vec::with_capacity(rows.places.len());
@@ -45,10 +51,10 @@ pub(super) async fn readable(jobs: &Jobs, rows: PlaceRows) -> Result<Vec<ParkedR
         match read(jobs, &place) {
             Ok((message, ask, reply_to)) => readable.push(ParkedRequest { place, message, ask, reply_to }),
             Err((Reason::NewerVersion, _)) if now <= place.deadline => {}
-            Err(why) => drop(bury::item(jobs, &PlaceItem::from(&place), why).await?),
+            Err(why) => buried(&PlaceItem::from(&place), why).await,
         }
     }
-    Ok(readable)
+    readable
 }
 
 /// The first places of `line`, read so many at a time, without those past their deadline and those that are passed over: at least one if
@@ -66,7 +72,7 @@ pub(super) async fn heads(
         // Behind a page of which nothing is to be served there may be many more.
         at_a_time = PASSED_OVER;
         let last = page.items.places.last().map(|place| place.request_id);
-        for waiter in readable(jobs, page.items).await? {
+        for waiter in readable(jobs, page.items).await {
             if waiter.place.deadline < now {
                 // It is ended in a task of its own: if that fails now, it does not stop the dealing.
                 jobs.soon.note(&waiter.place, now);

@@ -96,7 +96,7 @@ pub(super) async fn all(jobs: &Jobs, over: Vec<(Line, RequestId)>) {
 async fn one(jobs: &Jobs, line: &Line, id: RequestId) -> Result<(), StoreError> {
     let Some(place) = jobs.store.waiting.place(line, id).await? else { return Ok(()) };
     let rows = PlaceRows { places: vec![place], unreadable: Vec::new() };
-    for waiter in readable(jobs, rows).await? {
+    for waiter in readable(jobs, rows).await {
         if waiter.place.deadline < jobs.clock.now() {
             bury::or_bury(jobs, &waiter, async || end_if_answered(jobs, &waiter).await).await?;
         }

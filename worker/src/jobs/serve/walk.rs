@@ -6,9 +6,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use broker_domain::Timestamp;
 use broker_domain::waiting::Marks;
 use broker_runtime::trace;
-use broker_store::{Pages, StoreError, Write};
+use broker_store::{ListedLine, Pages, StoreError, Write};
 use tokio::task::JoinSet;
 
 use super::bury;
@@ -81,42 +82,63 @@ pub(super) async fn walk_when_due(jobs: &Jobs) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Walks every line: counts it, keeps its marks, and ends what is overdue, and of the first what its key's lease answers.
-/// Returns how many wait.
+/// Walks every line, and ends of the first what its key's lease answers. Returns how many wait. A line that cannot be walked to its
+/// end is in no other's way.
 async fn walk(jobs: &Jobs) -> Result<u64, StoreError> {
     let now = jobs.clock.now();
-    let (mut waiting, mut first) = (0, Vec::new());
+    let (mut waiting, mut first) = (Ok(0), Vec::new());
     for listed in jobs.store.waiting.lines_to_walk().await? {
-        let (mut marks, mut over, mut is_left) = (Marks::default(), Vec::new(), true);
-        let mut pages = Pages::new(|after| jobs.store.waiting.places(&listed.line, after, WALKED));
-        while let Some(rows) = pages.next().await? {
-            is_left &= rows.places.is_empty() && rows.unreadable.is_empty();
-            for waiter in readable(jobs, rows).await? {
-                let place = &waiter.place;
-                if place.deadline < now {
-                    over.push((place.line.clone(), place.request_id));
-                    continue;
-                }
-                jobs.soon.note(place, now);
-                marks.push(place.request_id);
-                if (first.len() as u64) < FEW {
-                    first.push(waiter);
-                }
+        match walk_line(jobs, &listed, now, &mut first).await {
+            Ok(length) => waiting = waiting.map(|waiting| waiting + length),
+            Err(error) => {
+                tracing::warn!(line = %listed.line, "not walked to its end, the next walk does: {error}");
+                waiting = waiting.and(Err(error));
             }
-        }
-        soon::all(jobs, over).await;
-        waiting += marks.length;
-        // A line that stands still is not written. One that is listed no more is walked until it is found left.
-        if listed.until < now {
-            if is_left {
-                let (Write::Applied | Write::Rejected(())) = jobs.store.waiting.forget_line(&listed).await?;
-            }
-        } else if marks != listed.marks {
-            jobs.store.waiting.walked(&listed.line, &marks, now, jobs.clock.now()).await?;
         }
     }
     end_answered(jobs, first).await;
-    Ok(waiting)
+    waiting
+}
+
+/// Walks one line: counts it, keeps its marks, ends what is overdue, and adds to `first` what is to be asked for its lease.
+async fn walk_line(
+    jobs: &Jobs,
+    listed: &ListedLine,
+    now: Timestamp,
+    first: &mut Vec<ParkedRequest>,
+) -> Result<u64, StoreError> {
+    let (mut marks, mut is_left) = (Marks::default(), true);
+    let mut pages = Pages::new(|after| jobs.store.waiting.places(&listed.line, after, WALKED));
+    while let Some(rows) = pages.next().await? {
+        let mut over = Vec::new();
+        is_left &= rows.places.is_empty() && rows.unreadable.is_empty();
+        for waiter in readable(jobs, rows).await {
+            let place = &waiter.place;
+            if place.deadline < now {
+                over.push((place.line.clone(), place.request_id));
+                continue;
+            }
+            jobs.soon.note(place, now);
+            marks.push(place.request_id);
+            if (first.len() as u64) < FEW {
+                first.push(waiter);
+            }
+        }
+        soon::all(jobs, over).await;
+    }
+    // A line that stands still is not written. One that is listed no more is walked until it is found left.
+    if listed.until < now {
+        if is_left {
+            match jobs.store.waiting.forget_line(listed).await {
+                // Whoever writes it at this moment lists it anew.
+                Ok(Write::Applied | Write::Rejected(())) | Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    } else if marks != listed.marks {
+        jobs.store.waiting.walked(&listed.line, &marks, now, jobs.clock.now()).await?;
+    }
+    Ok(marks.length)
 }
 
 /// Ends those of `waiting` that their keys' leases answer. What cannot be ended now is met by the next walk, and stops no other.
