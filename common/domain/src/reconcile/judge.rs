@@ -44,9 +44,11 @@ pub(super) fn judge_line(
                     "{id} was deleted, and is {external_id} at the provider now: say in its line which external_id was meant"
                 )))
             }
-            Sight::Listed { .. } | Sight::Absent | Sight::Unreadable | Sight::NotAsked => {
-                Err(LineVerdict::AsItIs)
-            }
+            Sight::Listed { .. }
+            | Sight::Absent
+            | Sight::NotBelieved { .. }
+            | Sight::Unreadable
+            | Sight::NotAsked => Err(LineVerdict::AsItIs),
         },
         (Status::Unknown, _) => Err(LineVerdict::Conflict(format!(
             "{id} is in a state of a newer program: reconcile with that one"
@@ -64,7 +66,8 @@ pub(super) fn judge_line(
 fn insert(asked: &Asked<'_>, line: &HandedOut) -> Result<(Purpose, Step), LineVerdict> {
     let id = &line.sandbox_id;
     let said = line.name.clone().zip(line.external_id.clone());
-    let found = match ((asked.sight)(id), said) {
+    let unclear = |why: &str| Err(LineVerdict::Unclear(format!("{id} is not in the table, and {why}")));
+    let (name, external_id) = match ((asked.sight)(id), said) {
         (Sight::Listed { external_id, .. }, Some((_, said)))
             if AccountKey::of(&external_id) != AccountKey::of(&said) =>
         {
@@ -72,19 +75,21 @@ fn insert(asked: &Asked<'_>, line: &HandedOut) -> Result<(Purpose, Step), LineVe
                 "{id} is {said} in its line and {external_id} at the provider"
             )));
         }
-        (Sight::Listed { name, external_id }, _) => Some((name, external_id)),
-        (Sight::Absent | Sight::NotAsked | Sight::Unreadable, Some(said)) => Some(said),
+        (Sight::Listed { name, external_id }, _) => (name, external_id),
+        (Sight::Absent | Sight::NotBelieved { .. } | Sight::NotAsked | Sight::Unreadable, Some(said)) => said,
         (Sight::Absent, None) => return Err(LineVerdict::Unknown),
-        (Sight::Unreadable | Sight::NotAsked, None) => None,
-    };
-    match found {
-        Some((name, external_id)) => {
-            Ok((Purpose::Insert, Step::Insert { sandbox_id: id.clone(), name, external_id }))
+        (Sight::NotBelieved { others }, None) => {
+            return unclear(&format!(
+                "the provider does not list it, but misses {others} others: not believed; say name and external_id in its line"
+            ));
         }
-        None => Err(LineVerdict::Unclear(format!(
-            "{id} is not in the table, and what the provider lists cannot be read: set BROKER_PROVIDER_URL, or say name and external_id in its line"
-        ))),
-    }
+        (Sight::Unreadable | Sight::NotAsked, None) => {
+            return unclear(
+                "what the provider lists cannot be read: set BROKER_PROVIDER_URL, or say name and external_id in its line",
+            );
+        }
+    };
+    Ok((Purpose::Insert, Step::Insert { sandbox_id: id.clone(), name, external_id }))
 }
 
 fn free(

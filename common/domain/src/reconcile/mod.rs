@@ -38,6 +38,11 @@ pub enum Sight {
     NotAsked,
     /// Its whole list does not have it.
     Absent,
+    /// The same, but so many others are missing from the list that it is not believed.
+    NotBelieved {
+        /// How many others.
+        others: u64,
+    },
     /// It is, or may be, listed in a form that cannot be read.
     Unreadable,
     /// It lists this.
@@ -159,7 +164,8 @@ pub fn decide(known: &Known, asked: &Asked<'_>) -> Decision {
     let missing_not_believed = missing_not_believed(known, asked);
     let doubted = |id: &SandboxId| {
         let sight = (asked.sight)(id);
-        if missing_not_believed > 0 && sight == Sight::Absent { Sight::Unreadable } else { sight }
+        let is_doubted = missing_not_believed > 0 && sight == Sight::Absent;
+        if is_doubted { Sight::NotBelieved { others: missing_not_believed } } else { sight }
     };
     let asked = &Asked { sight: &doubted, ..*asked };
     let steps = mend::mends(known, asked);

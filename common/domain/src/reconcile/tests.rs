@@ -188,6 +188,11 @@ fn a_list_that_misses_more_than_sync_believes_says_of_nothing_that_it_is_gone() 
         assert_eq!(purposes.len(), stale);
         let is_unknown = matches!(verdicts[&sandbox_id(200)], LineVerdict::Unknown);
         assert_eq!(is_unknown, believed, "{gone} of {of}: {verdicts:?}");
+        if !believed {
+            let LineVerdict::Unclear(why) = &verdicts[&sandbox_id(200)] else { panic!("{verdicts:?}") };
+            assert!(why.contains(&format!("does not list it, but misses {gone} others")), "{why}");
+            assert!(!why.contains("BROKER_PROVIDER_URL"), "{why}");
+        }
     }
 }
 
