@@ -79,6 +79,27 @@ async fn who_waits_in_vain_is_answered_once_its_key_got_a_sandbox_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_place_of_a_request_that_was_granted_is_left_and_not_counted_once_more() {
+    story(setup(), async |broker| {
+        let location = parked(broker, waits(broker, "student-1"), "student-1").await;
+        let table = broker.table();
+        let place = table.list("LINE#platform#").await.remove(0);
+        seed(broker, "lab", 0, 1).await;
+        assert_eq!(status(&broker.outcome(&location, "student-1").await), 201);
+        every_place_is_left(broker).await;
+        // As a walk meets it that read it before it was left.
+        table.put(place).await;
+        every_place_is_left(broker).await;
+        let mut counted = 0.0;
+        for worker in 0..2 {
+            counted += broker.worker(worker).metrics().metric("broker_waiting_seconds_count").await;
+        }
+        assert!((counted - 1.0).abs() < 0.1, "{counted} ends of one wait");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_line_that_cannot_be_read_keeps_no_walk_from_those_who_wait_in_another() {
     story(setup().faults(1).pool(1), async |broker| {
         let in_the_way = waits(broker, "student-0").name_prefix("big-");

@@ -117,7 +117,7 @@ struct Dealing<'a> {
     /// Places whose requests are being told: they stand in their lines until that is done, and are passed over.
     leaving: BTreeSet<RequestId>,
     /// Requests that have their sandbox: each is told, and its place is left.
-    ending: JoinSet<Result<(), StoreError>>,
+    ending: JoinSet<Result<bool, StoreError>>,
 }
 
 impl Dealing<'_> {
@@ -166,7 +166,7 @@ impl Dealing<'_> {
         self.leaving.clear();
         while let Some(ended) = self.ending.join_next().await {
             match ended {
-                Ok(Ok(())) => {}
+                Ok(Ok(_ended)) => {}
                 Ok(Err(error)) if matches!(bury::of_error(&error), Finality::Passes | Finality::Newer) => {
                     in_the_way = Some(error);
                 }

@@ -22,8 +22,8 @@ pub(super) struct ParkedRequest {
 }
 
 /// Stores and tells how a place's request ended, and deletes the place. If its record says that it waits on, nothing is told and the
-/// place stays.
-pub(super) async fn end(jobs: &Jobs, waiter: &ParkedRequest, outcome: Outcome) -> Result<(), StoreError> {
+/// place stays: returns whether it ended.
+pub(super) async fn end(jobs: &Jobs, waiter: &ParkedRequest, outcome: Outcome) -> Result<bool, StoreError> {
     let request = Request::Allocate(waiter.ask.clone());
     // A grant stored its outcome itself.
     let outcome = if matches!(outcome, Outcome::Created(_)) {
@@ -31,14 +31,17 @@ pub(super) async fn end(jobs: &Jobs, waiter: &ParkedRequest, outcome: Outcome) -
     } else {
         let stood_in = matches!(outcome, Outcome::Expired).then_some(&waiter.place.line);
         let Some(stored) = jobs.replies.store_outcome(&request, outcome, stood_in).await? else {
-            return Ok(());
+            return Ok(false);
         };
         stored
     };
     // A replay may take this end back, and park it anew; its place went with it.
     let is_dead = matches!(outcome, Outcome::DeadLettered { .. });
     tell(jobs, waiter, outcome).await?;
-    if is_dead { Ok(()) } else { leave(jobs, waiter).await }
+    if !is_dead {
+        leave(jobs, waiter).await?;
+    }
+    Ok(true)
 }
 
 /// Tells a call that waits how its request ended, which is stored. A reply that cannot be sent is found by asking.

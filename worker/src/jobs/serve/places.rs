@@ -109,6 +109,12 @@ pub(super) async fn end_if_answered(jobs: &Jobs, waiter: &ParkedRequest) -> Resu
     let now = jobs.clock.now();
     let over = (waiter.place.deadline < now).then_some(Outcome::Expired);
     let Some(outcome) = outcome_by(lease.as_ref(), &waiter.ask, now).or(over) else { return Ok(()) };
-    waited(jobs, waiter, outcome.as_str());
-    end(jobs, waiter, outcome).await
+    // Who granted it counted it. That one may have died before it told it.
+    let counted = (!matches!(outcome, Outcome::Created(_))).then(|| outcome.as_str());
+    if end(jobs, waiter, outcome).await?
+        && let Some(counted) = counted
+    {
+        waited(jobs, waiter, counted);
+    }
+    Ok(())
 }

@@ -113,7 +113,9 @@ impl Dealing<'_> {
         waited(self.jobs, waiter, outcome.as_str());
         match self.tried.len() {
             // A grant that goes alone and can never succeed shows here: its place becomes a dead letter.
-            1 => end(self.jobs, waiter, outcome).await?,
+            1 => {
+                end(self.jobs, waiter, outcome).await?;
+            }
             _ => self.tell(waiter, outcome),
         }
         Ok(Settled::PlaceLeft)
