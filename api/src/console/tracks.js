@@ -1,7 +1,7 @@
 // Students: what one has, and why; its place in the line; its newest dead letters. The same box finds a sandbox.
 //
-// Reads: the student, its sandbox, its places if it waits or may wait, and its newest dead letters; both page by page until five are
-// found or there are no more.
+// Reads: the student, its sandbox, its places if it waits or may wait, and its newest dead letters; both page by page until enough are
+// found, there are no more, or so many calls were made; a button goes on.
 
 import { get, pages, part } from "./api.js";
 import { start } from "./bulk.js";
@@ -12,6 +12,8 @@ import { REASONS } from "./waiting.js";
 
 /** Places and dead letters that are shown with a student. */
 const SHOWN = 5;
+/** Calls that look through a list before a person says whether to go on. */
+const CALLS = 20;
 
 const WORDS = {
   holds: ["has a sandbox", "is-available"],
@@ -87,29 +89,39 @@ async function find() {
   if (mine !== view.finding) return;
   const story = sandbox ?? held;
   const places = [], letters = [];
-  let looking = true;
+  const lists = [
+    // Of one that waits, a place is enough to say why.
+    ["waits", "unclear"].includes(track.verdict) && known && { name: "lines", path: "waiting", query: { track: wanted }, rows: "waiting", found: places, enough: track.verdict === "waits" ? 1 : SHOWN },
+    owner && { name: "dead letters", path: "dead-letters", query: { track: owner, state: "dead", newest_first: true }, rows: "dead_letters", found: letters, enough: SHOWN },
+  ].filter(Boolean);
   const draw = () => keepFocus(result, () => show(result,
     known && verdict(app, track, places),
     died(app, letters),
-    looking && h("p", { class: "muted", role: "status" }, "Looking for places in lines and dead letters …"),
+    lists.some((list) => list.looking) && h("p", { class: "muted", role: "status" }, "Looking for places in lines and dead letters …"),
+    lists.filter((list) => !list.looking && list.cursor && list.found.length < list.enough).map((list) => h("p", { class: "foot" },
+      h("span", { class: "muted" }, `Looked at ${number(list.calls)} parts of the ${list.name}, and there are more.`), button(`Look on in the ${list.name}`, () => look(list)))),
     story && h("section", { class: "panel", "aria-label": "Sandbox" },
       h("header", null, h("h2", null, "Sandbox ", story.sandbox.sandbox_id), state(story.sandbox.status)),
       h("div", { class: "beside" }, facts(app, story.sandbox), timeline(story)))));
-  draw();
   // One call reads a part of a list: among many others there may be none of the student's in it.
-  const few = (path, query, rows, into) => pages(path, query, null, (page) => {
-    if (mine !== view.finding) return 0;
-    into.push(...page[rows].slice(0, SHOWN - into.length));
-    if (page[rows].length > 0) draw();
-    return SHOWN - into.length;
-  });
-  await Promise.all([
-    ["waits", "unclear"].includes(track.verdict) && known ? few("waiting", { track: wanted }, "waiting", places) : null,
-    owner ? few("dead-letters", { track: owner, state: "dead", newest_first: true }, "dead_letters", letters) : null,
-  ]).finally(() => {
-    looking = false;
-    if (mine === view.finding) draw();
-  });
+  const look = (list) => {
+    const until = (list.calls ?? 0) + CALLS;
+    list.looking = true;
+    draw();
+    return pages(list.path, list.query, list.cursor, (page) => {
+      if (mine !== view.finding) return 0;
+      list.found.push(...page[list.rows].slice(0, SHOWN - list.found.length));
+      list.cursor = page.next_cursor;
+      list.calls = (list.calls ?? 0) + 1;
+      if (page[list.rows].length > 0) draw();
+      return list.found.length >= list.enough || list.calls >= until ? 0 : SHOWN - list.found.length;
+    }).finally(() => {
+      list.looking = false;
+      if (mine === view.finding) draw();
+    });
+  };
+  draw();
+  await Promise.all(lists.map(look));
 }
 
 export default {
