@@ -171,6 +171,8 @@ pub(super) struct Diff {
     pub(super) is_empty: bool,
     /// Why a sandbox that is not listed may exist all the same.
     pub(super) doubt: Option<String>,
+    /// The number of accounts that only rows name that cannot be read, and no sandbox of the index has: they may be new.
+    pub(super) hidden: u64,
     /// The number of those that are offered, or are to be, before any change.
     pub(super) available: u64,
     /// Listed, and not in the index.
@@ -198,6 +200,7 @@ impl Diff {
             doubtful: DoubtfulRows::default(),
             is_empty: true,
             doubt: None,
+            hidden: 0,
             available: 0,
             unknown: Spool::new(Arc::clone(dir), 1),
             found: Spool::new(Arc::clone(dir), 1),
@@ -251,7 +254,12 @@ fn meet(
 ) -> Result<(), SpoolError> {
     let mut listed = Listed::default();
     for row in rows {
-        listed.add(row?);
+        let row = row?;
+        // One that names its account is met by that.
+        if let Sighting::Unreadable { id: Some(id), external_id: None } = &row {
+            diff.hidden += u64::from(!ours.contains_key(id));
+        }
+        listed.add(row);
     }
     listed.end();
     diff.listed += listed.found();
@@ -317,10 +325,17 @@ fn decide(
             None => diff.list(account, known)?,
         }
     }
+    diff.hidden += there.iter().filter(|key| !holders.contains_key(key)).count() as u64;
     Ok(())
 }
 
 impl Diff {
+    /// Why it may not have all that is new at the provider; `None` if it has.
+    pub(super) fn may_lack(&self) -> Option<String> {
+        let hidden = || format!("{} of its accounts may be new, and their rows cannot be read", self.hidden);
+        self.doubt.clone().or_else(|| (self.hidden > 0).then(hidden))
+    }
+
     /// Adds a sandbox of ours that is not listed.
     fn miss(
         &mut self,
@@ -405,8 +420,10 @@ fn doubt(account: &Account, known: Option<&KnownSandbox>) -> Option<Doubt> {
 /// What to do with a listed account whose id exists in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DiffVerdict {
-    /// The item is in use: nothing.
+    /// The item is this account's, and not a tombstone: nothing.
     Leave,
+    /// The item is another account's, and no tombstone yet: this one enters later.
+    NotYet,
     /// A tombstone of another resource, which was deleted before the provider created this one.
     Another(Timestamp),
     /// A tombstone of a resource that the provider still lists, or may have listed while ours was in use.
@@ -416,10 +433,10 @@ pub(super) enum DiffVerdict {
 /// What to do with `account`, whose id has the record `stands`.
 pub(super) fn judge(account: &Account, stands: &Record) -> DiffVerdict {
     let dead = stands.sandbox.status == Status::Deleted && stands.sandbox.status.next(Event::Found).is_ok();
-    if !dead {
-        return DiffVerdict::Leave;
-    }
     let is_another = !is_its_account(account, stands);
+    if !dead {
+        return if is_another { DiffVerdict::NotYet } else { DiffVerdict::Leave };
+    }
     match (account.created_at, stands.deleted_at) {
         (Some(created_at), Some(deleted_at)) if is_another && created_at.as_secs() > deleted_at.as_secs() => {
             DiffVerdict::Another(created_at)

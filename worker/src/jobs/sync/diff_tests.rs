@@ -143,6 +143,37 @@ fn what_cannot_be_read_is_neither_new_nor_missing() {
 }
 
 #[test]
+fn a_list_that_may_hide_what_is_new_says_so() {
+    let external_id = |text: &str| Some(ExternalId::new(text).unwrap());
+    let lacks = |row: Sighting, unidentified| {
+        let theirs = vec![Sighting::Account(account("a", "a", None)), row];
+        compared_with(None, ["a", "b"].map(|text| known(text, Status::Allocated)), theirs, unidentified)
+            .may_lack()
+    };
+    let unreadable = |text: &str, external_id| Sighting::Unreadable { id: Some(id(text)), external_id };
+    // A sandbox of ours, by its id, by its account, or by both.
+    for row in [
+        Sighting::Account(account("b", "b", None)),
+        unreadable("b", None),
+        unreadable("b", external_id("b")),
+        unreadable("new", external_id("b")),
+    ] {
+        assert_eq!(lacks(row.clone(), 0), None, "{row:?}");
+        assert!(lacks(row, 1).is_some_and(|why| why.contains("no usable id")));
+    }
+    for row in [
+        unreadable("new", None),
+        unreadable("new", external_id("new")),
+        unreadable("b", external_id("new")),
+        Sighting::Unreadable { id: None, external_id: external_id("new") },
+    ] {
+        assert!(lacks(row.clone(), 0).is_some_and(|why| why.starts_with("1 of")), "{row:?}");
+    }
+    // What can be read is let in.
+    assert_eq!(lacks(Sighting::Account(account("new", "new", None)), 0), None);
+}
+
+#[test]
 fn what_one_of_two_looks_named_is_not_missing() {
     let ours: HashMap<_, _> = ["a", "b", "c"].map(|text| known(text, Status::Available)).into();
     let first = compared(ours.clone(), listed(&[account("a", "ext-a", None)]));
@@ -273,6 +304,7 @@ fn a_tombstone_gives_way_only_to_another_resource_that_was_made_after_it_was_gon
     assert_eq!(judge(&account("a", "new", None), &tombstone), DiffVerdict::DeleteAgain);
     assert_eq!(judge(&account("a", "old", Some(101)), &tombstone), DiffVerdict::DeleteAgain);
     for status in Status::ALL.into_iter().filter(|status| *status != Status::Deleted) {
-        assert_eq!(judge(&account("a", "new", Some(101)), &stands(status, "old")), DiffVerdict::Leave);
+        assert_eq!(judge(&account("a", "new", Some(101)), &stands(status, "old")), DiffVerdict::NotYet);
+        assert_eq!(judge(&account("a", "old", Some(101)), &stands(status, "old")), DiffVerdict::Leave);
     }
 }

@@ -5,8 +5,8 @@
 //! sandboxes are not written. Before a sandbox becomes stale the list is read a second time ([`compared_twice`]): it is missing
 //! if it is in neither list and the second list does not contradict itself. Three lists are refused ([`refusal`]): an empty one,
 //! one that would make too much of the pool stale, and another provider's. A sandbox that was ever handed out does not come back: where an id
-//! exists, its item decides ([`resolve`]). When everything was let in, the time at which the list began is kept: refill ends
-//! tickets by it.
+//! exists, its item decides ([`resolve`]). When everything was let in, and the list hides nothing that may be new, the time at
+//! which it began is kept: refill ends tickets by it.
 
 mod arrivals;
 mod diff;
@@ -35,7 +35,7 @@ use self::doubtful::{Doubt, DoubtfulRow, DoubtfulRows};
 pub(crate) use self::spool::SpoolError;
 use self::spool::{Portions, Spool};
 use self::tickets::Tickets;
-use super::{JobError, Jobs, each};
+use super::{JobError, Jobs, each, refill};
 use crate::jobs::serve;
 
 /// Sandboxes that enter the pool together, before they are served: three calls of grants, if so many wait.
@@ -101,6 +101,7 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
     }
     report.skipped += diff.doubtful.len();
     let refusal = refusal::refusal(&diff).filter(|_| !accept_stale);
+    let may_lack = diff.may_lack().filter(|_| !accept_stale);
     let Diff { doubtful, unknown, found, missing, .. } = diff;
     let doubtful = Arc::new(doubtful);
     let ended = match refusal {
@@ -108,12 +109,28 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
         None => write(jobs, believed.then_some(missing), found, unknown, &doubtful, report).await,
     };
     doubtful.tell(report);
-    if ended? {
-        // Another sync may have applied a later one.
-        let (Write::Applied | Write::Rejected(())) =
-            jobs.store.schedule.note_listed(began, jobs.clock.now()).await?;
+    match (ended?, may_lack) {
+        (false, _) => {}
+        (true, None) => {
+            // Another sync may have applied a later one.
+            let (Write::Applied | Write::Rejected(())) =
+                jobs.store.schedule.note_listed(began, jobs.clock.now()).await?;
+        }
+        (true, Some(why)) => tell_incomplete(jobs, &why),
     }
     Ok(())
+}
+
+/// Tells of a list by which refill ends no ticket, if a flavour is refilled.
+fn tell_incomplete(jobs: &Jobs, why: &str) {
+    let policy = jobs.policy.now().unwrap_or_default();
+    if refill::refilled(&policy).next().is_some() {
+        tracing::warn!(
+            why,
+            "the provider's list may not have all that is new: no ticket of refill ends by it, however old. If it stays so, \
+             repair it there, or run sync with --accept-stale"
+        );
+    }
 }
 
 /// No sandbox enters the pool before every existing one has its account's record.
@@ -221,8 +238,7 @@ fn gauge(count: u64) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// Writes the difference. Whether everything that is new was let in, or refused for good: then what has no sandbox yet is not in the
-/// list.
+/// Writes the difference. Whether everything that is new and can be read was let in, or refused for good.
 async fn write(
     jobs: &Jobs,
     missing: Option<Spool<Missing>>,
@@ -266,7 +282,7 @@ async fn write(
     report.detail("tickets_taken", tickets.taken());
     tickets.note_times(jobs).await?;
     // A row that can never be inserted, because its item cannot be read, keeps no ticket open.
-    let is_applied = part.failed == never.load(Ordering::Relaxed);
+    let is_applied = part.failed == never.load(Ordering::Relaxed) && tickets.all_entered();
     take(report, &mut part, "inserted_or_revived");
     Ok(is_applied)
 }
@@ -359,9 +375,10 @@ async fn settle(
             if deleted_again.is_applied() { Write::Applied } else { Write::Rejected(()) }
         }
         // In use, on its way out, or another account by now.
-        diff::DiffVerdict::DeleteAgain | diff::DiffVerdict::Another(_) | diff::DiffVerdict::Leave => {
-            Write::Rejected(())
-        }
+        diff::DiffVerdict::DeleteAgain
+        | diff::DiffVerdict::Another(_)
+        | diff::DiffVerdict::NotYet
+        | diff::DiffVerdict::Leave => Write::Rejected(()),
     })
 }
 
@@ -428,11 +445,19 @@ async fn resolve(
     match diff::judge(account, stands) {
         // The index was a moment behind: the next run sees it.
         diff::DiffVerdict::Leave => Ok(Write::Rejected(EntryConflict::MovedOn(()))),
+        diff::DiffVerdict::NotYet => {
+            tickets.count_left_out();
+            Ok(Write::Rejected(EntryConflict::MovedOn(())))
+        }
         diff::DiffVerdict::Another(created_at) => {
             let entered = tickets.insert_over_tombstone(jobs, sandbox, stands, created_at, now).await?;
-            if entered.is_applied() {
-                let version = NewSandbox::version_over(stands.sandbox.version, now);
-                arrivals.add(sandbox.clone().arrived(version));
+            match &entered {
+                Write::Applied => {
+                    let version = NewSandbox::version_over(stands.sandbox.version, now);
+                    arrivals.add(sandbox.clone().arrived(version));
+                }
+                Write::Rejected(EntryConflict::MovedOn(())) => tickets.count_left_out(),
+                Write::Rejected(EntryConflict::AccountTaken { .. }) => {}
             }
             Ok(entered)
         }

@@ -40,6 +40,8 @@ pub(super) struct Tickets {
     policy: Arc<Policy>,
     open: Mutex<BTreeMap<FlavourName, Vec<AskedTicket>>>,
     taken: AtomicU64,
+    /// Accounts that are new, and enter with a later list.
+    left_out: AtomicU64,
     /// The longest that one of each flavour took.
     longest: Mutex<BTreeMap<FlavourName, Duration>>,
 }
@@ -79,7 +81,13 @@ impl Tickets {
             open.insert(flavour.clone(), oldest_last(flavour, &jobs.store.refill.tickets(flavour).await?));
         }
         Ok((
-            Self { policy, open: Mutex::new(open), taken: AtomicU64::new(0), longest: Mutex::default() },
+            Self {
+                policy,
+                open: Mutex::new(open),
+                taken: AtomicU64::new(0),
+                left_out: AtomicU64::new(0),
+                longest: Mutex::default(),
+            },
             unknown,
         ))
     }
@@ -147,6 +155,16 @@ impl Tickets {
     /// How many were taken.
     pub(super) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Counts an account that is new, and enters with a later list: until then it may be what a ticket stands for.
+    pub(super) fn count_left_out(&self) {
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether there was none.
+    pub(super) fn all_entered(&self) -> bool {
+        self.left_out.load(Ordering::Relaxed) == 0
     }
 
     /// Keeps how long they took, by which reservations ask early enough.
