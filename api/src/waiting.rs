@@ -96,10 +96,11 @@ impl CachedLines {
     }
 
     async fn read_lines(&self) -> Result<KnownLines, StoreError> {
-        let listed = self.store.waiting.lines(self.clock.now()).await?;
+        let now = self.clock.now();
+        let listed = self.store.waiting.lines(now).await?;
         let policy = self.policy.now().unwrap_or_default();
         // Only what those who wait are told goes by it.
-        let stopped = stopped(&self.store, &policy, listed.iter().map(|listed| &listed.line)).await;
+        let stopped = stopped(&self.store, &policy, listed.iter().map(|listed| &listed.line), now).await;
         let stopped = stopped.unwrap_or_else(|error| {
             tracing::warn!("whether refill stands still is not known: {error}");
             BTreeSet::new()
@@ -235,6 +236,7 @@ async fn stopped(
     store: &Store,
     policy: &Policy,
     lines: impl Iterator<Item = &Line>,
+    now: Timestamp,
 ) -> Result<BTreeSet<FlavourName>, StoreError> {
     let refilled = |line: &Line| {
         let (name, flavour) = policy.flavour_with(line.prefix.as_ref())?;
@@ -242,7 +244,7 @@ async fn stopped(
     };
     let names: Vec<_> = lines.filter_map(refilled).collect::<BTreeSet<_>>().into_iter().collect();
     let flows = store.refill.flows(&names).await?.into_iter();
-    let stopped = flows.filter(|(_, flow)| flow.paused.is_some() || flow.breaker.is_open());
+    let stopped = flows.filter(|(_, flow)| flow.paused.is_some() || flow.is_stopped(now));
     Ok(stopped.map(|(name, _)| name).collect())
 }
 
@@ -251,8 +253,9 @@ pub async fn reasons(
     store: &Store,
     policy: &Policy,
     lines: &BTreeSet<Line>,
+    now: Timestamp,
 ) -> Result<HashMap<Line, &'static str>, StoreError> {
-    let known = KnownLines { listed: Vec::new(), stopped: stopped(store, policy, lines.iter()).await? };
+    let known = KnownLines { listed: Vec::new(), stopped: stopped(store, policy, lines.iter(), now).await? };
     let mut reasons = HashMap::new();
     for line in lines {
         let is_limited = match limit_before(line, policy) {

@@ -328,7 +328,7 @@ impl OverviewFacts {
             store.pool.closed_since(),
             store.instances.list(),
             store.history.since(now.minus(history::SHOWN)),
-            RefillHeld::all(store, policy),
+            RefillHeld::all(store, policy, now),
             async { without_unreadable(ReservationAtRisk::all(store, policy, now).await) },
         )?;
         let refills = policy.flavours().values().any(|flavour| flavour.refill.is_some());

@@ -79,7 +79,7 @@ impl RefillStatus {
         let reserved = reservations::wanted(store, name, flavour, now).await?;
         let need =
             Round { refill, flow: &flow, tickets: &tickets, counted, reserved, listed: None, now }.need();
-        let next_call_at = flow.breaker.probe_at.max(flow.rests(now));
+        let next_call_at = flow.next_try(now).max(flow.rests(now));
         Ok(Self {
             flavour: name.to_string(),
             state: state(refill, &flow, live, now),
@@ -115,13 +115,13 @@ impl RefillHeld {
     /// # Errors
     ///
     /// When the table does not answer.
-    pub async fn all(store: &Store, policy: &Policy) -> Result<Vec<Self>, StoreError> {
+    pub async fn all(store: &Store, policy: &Policy, now: Timestamp) -> Result<Vec<Self>, StoreError> {
         let refilled = policy.flavours().iter().filter(|(_, flavour)| flavour.refill.is_some());
         let names: Vec<_> = refilled.map(|(name, _)| name.clone()).collect();
         let mut held = Vec::new();
         for (flavour, flow) in store.refill.flows(&names).await? {
-            if flow.paused.is_some() || flow.breaker.is_open() {
-                held.push(Self { flavour, next_try_at: flow.breaker.probe_at, paused: flow.paused });
+            if flow.paused.is_some() || flow.is_stopped(now) {
+                held.push(Self { flavour, next_try_at: flow.next_try(now), paused: flow.paused });
             }
         }
         Ok(held)
@@ -131,7 +131,7 @@ impl RefillHeld {
 fn state(refill: &Refill, flow: &Flow, live: Option<u64>, now: Timestamp) -> &'static str {
     if flow.paused.is_some() {
         "paused"
-    } else if flow.breaker.is_open() {
+    } else if flow.is_stopped(now) {
         "stopped"
     } else if refill.hook.is_none() {
         "signal"

@@ -112,6 +112,18 @@ impl Flow {
         self.busy_until.is_some_and(|until| until.is_to_come(now, LONGEST_ROUND))
     }
 
+    /// When its hook is tried next that does not answer. Five calls that are under way for the first time stop nothing yet: they
+    /// are counted before they are made.
+    pub fn next_try(&self, now: Timestamp) -> Option<Timestamp> {
+        let is_first = self.breaker.probes == 0 && self.is_busy(now);
+        self.breaker.probe_at.filter(|_| !is_first)
+    }
+
+    /// Whether nothing is asked for until its hook answers, or what it has made arrives.
+    pub fn is_stopped(&self, now: Timestamp) -> bool {
+        self.breaker.nothing_arrives() || self.next_try(now).is_some()
+    }
+
     /// Until when no call is made because the hook asked to slow down, if that is to come.
     pub fn rests(&self, now: Timestamp) -> Option<Timestamp> {
         self.rests_until.filter(|until| until.is_to_come(now, LONGEST_REST))

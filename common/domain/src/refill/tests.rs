@@ -240,6 +240,25 @@ fn a_burst_is_back_at_min_within_burst_over_rate() {
 }
 
 #[test]
+fn calls_that_are_under_way_for_the_first_time_stop_nothing() {
+    let refill = refill(50, 400, 60_000);
+    let begun = plan(&refill, &Flow::default(), &[], counted(0, 0), 0).flow;
+    assert_eq!((begun.breaker.unanswered, begun.is_busy(at(1))), (CALLS, true));
+    assert_eq!((begun.next_try(at(1)), begun.is_stopped(at(1))), (None, false));
+    let ended = |answers| Flow { busy_until: None, breaker: begun.breaker.end(answers), ..begun.clone() };
+    assert!(!ended(Answers { answered: 5, ..Answers::default() }).is_stopped(at(2)));
+    let failed = ended(Answers { failed: 5, ..Answers::default() });
+    assert_eq!((failed.next_try(at(2)), failed.is_stopped(at(2))), (Some(at(60)), true));
+    // Its worker died.
+    assert!(begun.is_stopped(at(21)));
+    let probe = plan(&refill, &failed, &[], counted(0, 0), 60).flow;
+    assert!(probe.is_busy(at(61)) && probe.is_stopped(at(61)), "one call finds out");
+    let breaker = HookBreaker { overdue: CALLS, ..HookBreaker::default() };
+    let nothing_arrives = Flow { breaker, ..Flow::default() };
+    assert_eq!((nothing_arrives.next_try(at(0)), nothing_arrives.is_stopped(at(0))), (None, true));
+}
+
+#[test]
 fn what_a_clock_that_was_wrong_wrote_stops_nothing() {
     let (refill, later) = (refill(5, 9, 600), at(1_000_000));
     let bucket = Bucket::from_us(later.as_ms() * 1_000);

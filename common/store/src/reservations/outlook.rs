@@ -103,7 +103,7 @@ async fn supply(
         .map(|ticket| ticket.made_at.plus(ready_after).max(now))
         .collect();
     // No round begins from a flow that cannot be read.
-    let is_held = flow.is_none_or(|(_, flow)| flow.paused.is_some() || flow.breaker.is_open());
+    let is_held = flow.is_none_or(|(_, flow)| flow.paused.is_some() || flow.is_stopped(now));
     let stands_still = refill.hook.is_none() || is_held;
     let live: u64 =
         counts.into_iter().flatten().filter(|(status, _)| **status != Status::Deleted).map(|(_, n)| n).sum();

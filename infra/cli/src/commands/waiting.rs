@@ -136,7 +136,7 @@ async fn list(context: &Context, args: ListWaiting) -> anyhow::Result<Done> {
     let reasons = match policy::in_force(context).await {
         Ok(policy) => {
             let lines = places.iter().map(|place| place.line.clone()).collect();
-            reasons(&context.store, &policy, &lines).await?
+            reasons(&context.store, &policy, &lines, context.clock.now()).await?
         }
         Err(error) => {
             output::complain(&format!("why they wait is not known: {error:#}"));
