@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broker_domain::policy::Policy;
-use broker_domain::refill::Ticket;
+use broker_domain::refill::{TICKET_LIFE, Ticket};
 use broker_domain::{FlavourName, SandboxName, Timestamp};
 use broker_provider::Account;
 use broker_store::{EntryConflict, NewSandbox, OpenTicket, Record, StoreError, Write};
@@ -25,13 +25,15 @@ struct AskedTicket {
 }
 
 impl AskedTicket {
+    /// Counts that it was taken; how long its sandbox took. What a ticket waits beyond its life, it may have waited for a list:
+    /// an outage of sync is no time that the provider takes.
     fn count_taken(&self, now: Timestamp) -> Duration {
         let flavour = self.ticket.flavour.to_string();
         let labels = [("flavour", flavour.clone()), ("outcome", "taken".to_owned())];
         metrics::counter!("broker_refill_tickets_total", &labels).increment(1);
         let took = now.since(self.made_at);
         metrics::histogram!("broker_refill_arrival_seconds", "flavour" => flavour).record(took);
-        took
+        took.min(TICKET_LIFE)
     }
 }
 
@@ -222,5 +224,16 @@ mod tests {
         let mut open = oldest_last(&flavour, &listed);
         let order: Vec<_> = std::iter::from_fn(|| open.pop()).map(|asked| asked.made_at.as_secs()).collect();
         assert_eq!(order, [10, 20, 30]);
+    }
+
+    #[test]
+    fn a_new_sandbox_takes_no_longer_than_a_ticket_lives() {
+        let ticket = OpenTicket {
+            flavour: FlavourName::new("small").unwrap(),
+            id: TicketId::from_uuid(Uuid::from_u128(1)),
+        };
+        let asked = AskedTicket { ticket, made_at: Timestamp::from_secs(100) };
+        let took = |secs: u64| asked.count_taken(Timestamp::from_secs(100 + secs)).as_secs();
+        assert_eq!((took(60), took(1_800), took(6 * 3_600)), (60, 1_800, 1_800));
     }
 }
