@@ -174,9 +174,10 @@ impl Round<'_> {
         let late = self.tickets.iter().filter(|ticket| is_late(ticket)).count();
         let late = u32::try_from(late).unwrap_or(u32::MAX);
         let breaker = flow.breaker.waited(late, self.tickets.iter().any(|ticket| !ticket.is_open()));
-        // While nothing arrives, one at a time finds out.
+        // While nothing arrives, one at a time finds out. One that cannot be read never does.
+        let finds_out = |ticket: &Ticket| ticket.is_open() && ticket.is_readable();
         let may = match breaker.nothing_arrives() {
-            true if self.tickets.iter().any(Ticket::is_open) => 0,
+            true if self.tickets.iter().any(finds_out) => 0,
             true => may.min(1),
             false => may,
         };

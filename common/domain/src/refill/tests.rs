@@ -65,6 +65,13 @@ fn a_ticket_that_cannot_be_read_takes_its_room_for_good() {
         assert_eq!((told.new, told.need.room, told.need.missing), (1, 1, 1), "one of two is asked for");
         assert_eq!((told.send, told.overdue, told.counted), (vec![], vec![], vec![]));
     }
+    // It does not find out whether anything arrives: another one does.
+    let breaker = HookBreaker { overdue: CALLS, ..HookBreaker::default() };
+    let new = |tickets: &[Ticket]| {
+        let flow = Flow { breaker, ..Flow::default() };
+        plan(&refill(2, 9, 600), &flow, tickets, counted(0, 0), 0).new
+    };
+    assert_eq!((new(&[unreadable]), new(&[unreadable, Ticket::new(id(2), at(0))])), (1, 0));
 }
 
 #[test]

@@ -186,13 +186,14 @@ impl TableClient {
             .set_exclusive_start_key(after.map(|key| key.0))
             .filter_expression(
                 "begins_with(PK, :sandbox) or begins_with(PK, :lease) or begins_with(PK, :account) or begins_with(PK, :permit) \
-                 or (begins_with(PK, :request) and #state = :queued and attribute_exists(parked))",
+                 or begins_with(PK, :ticket) or (begins_with(PK, :request) and #state = :queued and attribute_exists(parked))",
             )
             .expression_attribute_names("#state", a::STATE)
             .expression_attribute_values(":queued", s(a::QUEUED))
             .expression_attribute_values(":request", s(REQUEST_PREFIX))
             .expression_attribute_values(":account", s(ACCOUNT_PREFIX))
             .expression_attribute_values(":permit", s(PERMIT_PREFIX))
+            .expression_attribute_values(":ticket", s(TICKET_PREFIX))
             .expression_attribute_values(":sandbox", s(SANDBOX_PREFIX))
             .expression_attribute_values(":lease", s(LEASE_PREFIX));
         let call = call.customize().config_override(long_timeout());
