@@ -74,7 +74,7 @@ pub enum Event {
     Retry,
     /// There is a reason not to offer it, or not to delete it yet.
     Quarantine,
-    /// An operator lets one go that was never handed out.
+    /// An operator lets one go that was never handed out or to be deleted.
     Release,
     /// An operator has one deleted that is in quarantine.
     Retire,

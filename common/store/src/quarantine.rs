@@ -1,6 +1,6 @@
 //! Operators' acts on the quarantine: the same code for `broker quarantine` and `/v1/admin/quarantine`.
 //!
-//! Invariant: what was ever handed out leaves the quarantine for its deletion only. What is released is arriving; a worker
+//! Invariant: what was ever handed out, or was to be deleted, leaves the quarantine for its deletion only. What is released is arriving; a worker
 //! serves it, or it is offered at once where no gate is asked. One that cannot be read stays, is named, and stops no other.
 
 use std::fmt;
@@ -31,7 +31,7 @@ pub enum QuarantineAct {
         /// Why, as [`reason`](broker_domain::quarantine::reason) accepts it.
         why: String,
     },
-    /// Let one go that was never handed out.
+    /// Let one go that was never handed out or to be deleted.
     Release,
     /// Have one deleted.
     Retire,
@@ -50,6 +50,8 @@ pub enum Quarantined {
     NotPossible(Status),
     /// It was handed out before: it can only be retired.
     Used,
+    /// The provider was asked to delete it: it can only be retired.
+    ToBeDeleted,
     /// It changed each time.
     Busy,
 }
@@ -58,9 +60,11 @@ impl QuarantineAct {
     /// What stands in the way of it; `None` if nothing does.
     fn refusal(&self, record: &Record) -> Option<Quarantined> {
         let (status, used) = (record.sandbox.status, record.sandbox.allocation.is_some());
+        let is_to_be_deleted = record.sandbox.deletion_requested_at.is_some();
         match (self, status) {
             (Self::Add { .. }, Status::Quarantined) => Some(Quarantined::Done(Box::new(record.clone()))),
             (Self::Release, Status::Quarantined) if used => Some(Quarantined::Used),
+            (Self::Release, Status::Quarantined) if is_to_be_deleted => Some(Quarantined::ToBeDeleted),
             (Self::Add { .. }, Status::Arriving | Status::Available | Status::Reserved)
             | (Self::Release | Self::Retire, Status::Quarantined) => None,
             (Self::Add { .. } | Self::Release | Self::Retire, status) => {
@@ -212,6 +216,9 @@ impl QuarantineReport {
             Quarantined::Unreadable(why) => why,
             Quarantined::NotPossible(status) => format!("it is {status}"),
             Quarantined::Used => "it was handed out before: it can only be retired".to_owned(),
+            Quarantined::ToBeDeleted => {
+                "the provider was asked to delete it: it can only be retired".to_owned()
+            }
             Quarantined::Busy => "it changes all the time".to_owned(),
         };
         if self.refused.len() < TOLD {

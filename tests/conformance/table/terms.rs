@@ -6,6 +6,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::{
     EndReason, ExternalId, FlavourName, LeaseEnd, Quarantine, QuarantineCause, Sandbox, Status, Timestamp,
 };
+use broker_store::quarantine::{self, QuarantineAct, QuarantineSelection};
 use broker_store::{ClaimOutcome, EntryConflict, GateQuestion, Seen, StoreError, Unused, Write};
 
 use crate::place::{Place, candidate, sandbox};
@@ -170,6 +171,32 @@ async fn what_was_ever_handed_out_is_neither_found_nor_forgotten() {
     assert_eq!(released, Write::Rejected(()), "nor let out of quarantine");
     let retired = place.store.sandboxes.retire_quarantined(seen, now).await.expect("asked");
     assert_eq!(retired, Write::Applied);
+}
+
+#[tokio::test]
+async fn what_the_provider_was_asked_to_delete_leaves_the_quarantine_for_its_deletion_only() {
+    let place = Place::with_table().await;
+    place.seed(1).await;
+    let (store, id, key) = (&place.store, sandbox(0).id, "SBX#sandbox-000");
+    alter(&place, key, "status", text("quarantined")).await;
+    alter(&place, key, "deletion_requested_at", number(7)).await;
+    let seen = Seen { id: &id, version: 1 };
+    let now = place.clock.now();
+    assert_eq!(store.sandboxes.release_quarantined(seen, now).await.expect("asked"), Write::Rejected(()));
+    let selection = QuarantineSelection::Ids(vec![id.clone()]);
+    let foreseen = quarantine::foresee(store, &QuarantineAct::Release, selection, now).await;
+    let refused = foreseen.expect("asked").refused;
+    assert!(refused.len() == 1 && refused[0].why.contains("only be retired"), "{refused:?}");
+    // Another account under its id, which nobody asked to delete.
+    let remade = broker_store::NewSandbox {
+        external_id: ExternalId::new("identity/accounts/other").expect("a valid id"),
+        ..sandbox(0)
+    };
+    let (name, external_id) = (&sandbox(0).name, &sandbox(0).external_id);
+    let from = Unused { status: Status::Quarantined, version: 1, name, external_id };
+    assert_eq!(store.sandboxes.found(from, &remade, now).await.expect("asked"), Write::Applied);
+    let seen = Seen { id: &id, version: 2 };
+    assert_eq!(store.sandboxes.release_quarantined(seen, now).await.expect("asked"), Write::Applied);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Writes of the quarantine.
 //!
 //! Invariant: each write is at the version that was read, so it excludes a claim of the same moment; what was ever handed
-//! out leaves the quarantine for its deletion only.
+//! out, or was to be deleted, leaves the quarantine for its deletion only.
 
 use aws_sdk_dynamodb::types::{AttributeValue, CancellationReason, Put, TransactWriteItem};
 
@@ -17,9 +17,9 @@ use broker_domain::{Event, FlavourName, Quarantine, QuarantineCause, SandboxId, 
 
 /// [`Event::Quarantine`].
 const MAY_BE_QUARANTINED: &str = "#status = :from and version = :seen";
-/// [`Event::Release`] of one that was never handed out.
-const MAY_BE_RELEASED: &str =
-    "#status = :quarantined and version = :seen and attribute_not_exists(allocation_id)";
+/// [`Event::Release`] of one that was never handed out, and that the provider was never asked to delete.
+const MAY_BE_RELEASED: &str = "#status = :quarantined and version = :seen and attribute_not_exists(allocation_id) \
+     and attribute_not_exists(deletion_requested_at)";
 /// [`Event::Retire`].
 const MAY_BE_RETIRED: &str = "#status = :quarantined and version = :seen";
 
@@ -146,7 +146,7 @@ impl SandboxStore {
         })
     }
 
-    /// Lets a sandbox that was never handed out go: it is arriving again.
+    /// Lets a sandbox go that was never handed out or to be deleted: it is arriving again.
     pub async fn release_quarantined(&self, seen: Seen<'_>, now: Timestamp) -> Result<Write, StoreError> {
         let to = next(Status::Quarantined, Event::Release)?;
         self.table

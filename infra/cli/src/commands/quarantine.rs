@@ -22,7 +22,7 @@ pub(crate) enum QuarantineCommand {
     Show(sandbox::OneSandbox),
     /// Take available sandboxes out of the pool
     Add(Add),
-    /// Release sandboxes that were never handed out: they are offered again
+    /// Release sandboxes that were never handed out or to be deleted: they are offered again
     Release(Leave),
     /// Have sandboxes in quarantine deleted at the provider
     Retire(Leave),
