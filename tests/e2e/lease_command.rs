@@ -168,7 +168,7 @@ async fn the_sandbox_of_a_lease_that_was_killed_is_abandoned() {
         leasing.ended().await;
         pool_is(broker, 1, 0).await;
         // Three heartbeats later.
-        broker.table().age(&sandbox, 1).await;
+        broker.table().age(&sandbox, 2).await;
         assert_eq!(broker.job("expire").await.changed, 1);
         assert_eq!(broker.shown(&sandbox).await["deletion_reason"], "abandoned");
     })

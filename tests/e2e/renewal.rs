@@ -279,7 +279,7 @@ async fn a_lease_with_a_heartbeat_lasts_three_and_has_no_grace() {
         assert!((now_s() + 179..=now_s() + 181).contains(&beat.number_of("expires_at")), "{beat:#?}");
 
         let silent = broker.allocate("job-2").json(&body).send().await.expect_status(201);
-        broker.table().age(silent.sandbox_id(), 1).await;
+        broker.table().age(silent.sandbox_id(), 2).await;
         let report = broker.job("expire").await;
         assert_eq!((report.found, report.changed), (1, 1), "{report:?}");
         let shown = broker.shown(silent.sandbox_id()).await;

@@ -40,7 +40,7 @@ async fn the_grace_is_a_setting() {
     story(Setup::new().pool(2).var("BROKER_EXPIRY_GRACE_MINUTES", "0"), async |broker| {
         let answer = broker.allocate("late").send().await.expect_status(201);
         assert_eq!(broker.job("expire").await.found, 0);
-        broker.table().age(answer.sandbox_id(), 1).await;
+        broker.table().age(answer.sandbox_id(), 2).await;
         assert_eq!(broker.job("expire").await.changed, 1);
     })
     .await;

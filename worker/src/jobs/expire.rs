@@ -1,7 +1,7 @@
 //! Expire job: ends leases past their time.
 //!
 //! Expired is a live lease whose `expires_at`, that lease's own, lies more than the grace in the past; abandoned is one with a
-//! heartbeat whose `expires_at` has passed. Sandbox and lease change in one transaction, fenced by the allocation id and by the
+//! heartbeat whose `expires_at` has passed, by as much as a clock may be off. Sandbox and lease change in one transaction, fenced by the allocation id and by the
 //! expiry itself: an owner's return at the same moment wins or loses whole, and so does who gives the lease longer, its owner
 //! or an operator. The index does not know of heartbeats, so what is in its grace is looked at too, and not counted. A sandbox
 //! that is held without its live lease cannot be ended: it is counted as failed.
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use broker_domain::{Allocation, Event, JobReport, LeaseEnd, Sandbox, Status, Timestamp};
+use broker_domain::{Allocation, Event, JobReport, LeaseEnd, MAX_SKEW_MS, Sandbox, Status, Term, Timestamp};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{Candidate, StoreError, Write};
 
@@ -42,7 +42,7 @@ async fn expire(jobs: Jobs, candidate: Candidate, not_ended: Arc<NotEnded>) -> R
     let Some(sandbox) = jobs.store.sandboxes.get(&candidate.sandbox_id).await? else {
         return Ok(Write::Rejected(()));
     };
-    let (now, grace) = (jobs.clock.now(), sandbox.term.grace(jobs.settings.expiry_grace));
+    let (now, grace) = (jobs.clock.now(), grace(sandbox.term, jobs.settings.expiry_grace));
     let Some(allocation) = expired(&sandbox, now, grace) else {
         if sandbox.live_allocation().is_some_and(|allocation| allocation.expires_at <= now) {
             not_ended.in_grace.fetch_add(1, Ordering::Relaxed);
@@ -79,6 +79,12 @@ async fn expire(jobs: Jobs, candidate: Candidate, not_ended: Arc<NotEnded>) -> R
     })
 }
 
+/// How long after its end a lease is left to its owner, where `setting` is said: no clock that is ahead ends one that its owner
+/// still has.
+fn grace(term: Term, setting: Duration) -> Duration {
+    term.grace(setting).max(Duration::from_millis(MAX_SKEW_MS.unsigned_abs()))
+}
+
 /// The allocation of `sandbox`, if its time is over.
 fn expired(sandbox: &Sandbox, now: Timestamp, grace: Duration) -> Option<&Allocation> {
     sandbox.status.next(Event::End).ok()?;
@@ -88,7 +94,7 @@ fn expired(sandbox: &Sandbox, now: Timestamp, grace: Duration) -> Option<&Alloca
 #[cfg(test)]
 mod tests {
     use broker_domain::{
-        AllocationId, ExternalId, IdempotencyKey, LeaseKey, SandboxId, SandboxName, Term, TrackId,
+        AllocationId, ExternalId, Heartbeat, IdempotencyKey, LeaseKey, SandboxId, SandboxName, TrackId,
     };
 
     use super::*;
@@ -127,5 +133,22 @@ mod tests {
         assert!(is_expired(Status::Allocated, 1_000, 2_800));
         assert!(!is_expired(Status::Allocated, 1_000, 2_799));
         assert!(!is_expired(Status::PendingDeletion, 1_000, 9_000));
+    }
+
+    #[test]
+    fn a_lease_is_never_ended_within_the_two_seconds_that_a_clock_may_be_ahead() {
+        let beats = Term { heartbeat: Some(Heartbeat::new(30).unwrap()), ..Term::default() };
+        let (half_an_hour, none) = (Duration::from_secs(1_800), Duration::ZERO);
+        for (term, setting, waits) in [
+            (beats, half_an_hour, 2),
+            (beats, none, 2),
+            (Term::default(), none, 2),
+            (Term::default(), half_an_hour, 1_800),
+        ] {
+            let grace = grace(term, setting);
+            let is_expired =
+                |now| expired(&sandbox(Status::Allocated, 1_000), Timestamp::from_secs(now), grace).is_some();
+            assert!(!is_expired(1_000 + waits - 1) && is_expired(1_000 + waits), "{term:?} {setting:?}");
+        }
     }
 }
