@@ -2,7 +2,7 @@
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::table::now_s;
-use broker_tests::{Provider, story, together, wait_for_condition};
+use broker_tests::{Fault, Provider, Rule, story, together, wait_for_condition, wait_until};
 use http::Method;
 use serde_json::json;
 
@@ -164,6 +164,52 @@ async fn who_waits_for_a_permit_is_given_what_is_put_aside_for_it_behind_hundred
             if told.text_of("status") == "succeeded" { Ok(()) } else { Err(told.text) }
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_put_aside_for_a_tenant_that_may_not_have_it_begins_no_look() {
+    story(setup().faults(1).apis(1).workers(1), async |broker| {
+        let limited = |max: u32| format!("{SMALL}[tenant.acme]\nlimits = {{ small = {max} }}\n");
+        policy::apply(broker, &limited(9)).await;
+        reserve(broker, &["--flavour", "small", "--count", "3"]).await;
+        seed(broker, 0, 3).await;
+        until_reserved(broker, 3).await;
+        policy::apply(broker, &limited(1)).await;
+        broker.lists_are_current().await;
+        wait_for_condition("what is reserved to be given", async || {
+            let told = asks(broker, ACME, "student-0").send().await;
+            if told.status == 201 { Ok(()) } else { Err(told) }
+        })
+        .await;
+        // One waits for its permit, and one for what is put aside for nobody.
+        let waits =
+            [asks(broker, ACME, "student-1"), broker.allocate("student-2").token(ACME).name_prefix("big-")];
+        for (track, call) in ["student-1", "student-2"].into_iter().zip(waits) {
+            let queued = call.wait(1).json(&json!({ "max_wait_s": 600 })).send().await.expect_status(202);
+            let location = queued.must_have("location").to_owned();
+            wait_for_condition("it to stand in a line", async || {
+                let told = broker.request(&location, track).token(ACME).send().await.expect_status(200);
+                if told.json["waiting"].is_object() { Ok(()) } else { Err(told.text) }
+            })
+            .await;
+        }
+        let proxy = broker.proxy();
+        // Of each look: what is arriving, and what is available with the prefix of a line.
+        let looks = async |count: u64| {
+            let before = proxy.tallies().calls("ExecuteStatement");
+            wait_until("looks", || proxy.tallies().calls("ExecuteStatement") >= before + 4 * count).await;
+        };
+        looks(2).await;
+        let refused = Fault::Refuse("ValidationException");
+        let rule = Rule::new(refused).containing("TICK#serve");
+        proxy.add(rule.on("UpdateItem").on("PutItem"));
+        looks(3).await;
+        for operation in ["UpdateItem", "PutItem"] {
+            assert_eq!(proxy.done(operation, refused), 0, "{operation}");
+        }
+        proxy.calm();
     })
     .await;
 }

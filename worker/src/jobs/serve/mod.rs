@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use broker_domain::policy::Policy;
 use broker_domain::waiting::Line;
-use broker_domain::{Job, JobReport, NamePrefix, SandboxName, Status, Task, TenantName, Timestamp};
+use broker_domain::{Job, JobReport, NamePrefix, Status, Task, TenantName, Timestamp};
 use broker_runtime::panics::caught;
 use broker_store::{Candidate, CandidateFilter, ListedLine, Pages, StoreError, Tick, Write};
 use tokio_util::sync::CancellationToken;
@@ -143,33 +143,46 @@ async fn is_wanted(jobs: &Jobs) -> Result<bool, StoreError> {
         }
     }
     let lines = jobs.store.waiting.lines(now).await?;
-    if put_aside::is_wanted(jobs, &lines).await? {
+    let policy = match lines.is_empty() {
+        true => Arc::default(),
+        false => policy(jobs).await.unwrap_or_default(),
+    };
+    if put_aside::is_wanted(jobs, &policy, &lines).await? {
         return Ok(true);
     }
-    if lines.is_empty() {
-        return Ok(false);
+    for prefix in waited_for(&policy, &lines) {
+        if may_deal(jobs, &policy, &lines, &CandidateFilter::available(prefix.as_ref()), None).await? {
+            return Ok(true);
+        }
     }
-    let policy = policy(jobs).await.unwrap_or_default();
-    let prefixes = waited_for(&policy, &lines);
-    let lines: Vec<Line> = lines.into_iter().map(|listed| listed.line).collect();
-    for prefix in prefixes {
-        let mut pages = Pages::new(|after| sandboxes.sweep(prefix.as_ref(), after, TOGETHER));
-        let mut looked_through = 0;
-        while let Some(page) = pages.next().await? {
-            let free = page.into_iter().map(|candidate| Free::for_all(candidate, Status::Available));
-            let free: Vec<_> = free.collect();
-            if free.is_empty() {
-                continue;
-            }
-            let rooms = Rooms::of(jobs, &policy, &lines, &free, |_| false).await?;
-            let may = |line: &Line, name: &SandboxName| line.fits(name) && rooms.has_room(line, name);
-            if free.iter().any(|free| lines.iter().any(|line| may(line, &free.candidate.name))) {
-                return Ok(true);
-            }
-            looked_through += 1;
-            if looked_through == BEHIND_LIMITS {
-                break;
-            }
+    Ok(false)
+}
+
+/// Whether a request in `lines` may be dealt one of what the index lists of `filter`, put aside for a tenant or for all.
+async fn may_deal(
+    jobs: &Jobs,
+    policy: &Policy,
+    lines: &[ListedLine],
+    filter: &CandidateFilter,
+    only_for: Option<&TenantName>,
+) -> Result<bool, StoreError> {
+    let lines: Vec<Line> = lines.iter().map(|listed| listed.line.clone()).collect();
+    let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep_candidates(filter, after, TOGETHER));
+    let mut looked_through = 0;
+    while let Some(page) = pages.next().await? {
+        let free = |candidate| Free { candidate, listed: filter.status(), only_for: only_for.cloned() };
+        let free: Vec<_> = page.into_iter().map(free).collect();
+        if free.is_empty() {
+            continue;
+        }
+        let rooms = Rooms::of(jobs, policy, &lines, &free, |_| false).await?;
+        let may = |line: &Line, free: &Free| free.fits(line) && rooms.has_room(line, &free.candidate.name);
+        if free.iter().any(|free| lines.iter().any(|line| may(line, free))) {
+            return Ok(true);
+        }
+        looked_through += 1;
+        if looked_through == BEHIND_LIMITS {
+            break;
         }
     }
     Ok(false)

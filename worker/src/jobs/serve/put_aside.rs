@@ -68,8 +68,12 @@ fn in_order(mut reservations: Vec<Reservation>) -> Vec<Reservation> {
     reservations
 }
 
-/// Whether a reservation is to be ended, has too much, is short of what is available, or has what its tenant waits for.
-pub(super) async fn is_wanted(jobs: &Jobs, lines: &[ListedLine]) -> Result<bool, StoreError> {
+/// Whether a reservation is to be ended, has too much, is short of what is available, or has what its tenant waits for and may have.
+pub(super) async fn is_wanted(
+    jobs: &Jobs,
+    policy: &Policy,
+    lines: &[ListedLine],
+) -> Result<bool, StoreError> {
     let (all, now) = (jobs.store.reservations.all().await?, jobs.clock.now());
     // One that cannot be read is a look's to tell of.
     let census = census_of_floors(jobs, &all).await.unwrap_or_default();
@@ -81,10 +85,14 @@ pub(super) async fn is_wanted(jobs: &Jobs, lines: &[ListedLine]) -> Result<bool,
         {
             return Ok(true);
         }
-        let tenant_waits = lines.iter().any(|listed| listed.line.tenant == reservation.terms.tenant);
-        let has_use = reservation.surplus(now) > 0 || (tenant_waits && reservation.held > 0);
-        if reservation.is_open() && has_use && is_any(jobs, &of_it(reservation)).await? {
+        let has_surplus = reservation.is_open() && reservation.surplus(now) > 0;
+        if has_surplus && is_any(jobs, &of_it(reservation)).await? {
             return Ok(true);
+        }
+        for filter in of_use(policy, reservation, lines) {
+            if super::may_deal(jobs, policy, lines, &filter, Some(&reservation.terms.tenant)).await? {
+                return Ok(true);
+            }
         }
         let offered = CandidateFilter::available(Some(&reservation.terms.prefix));
         if reservation.short(now) > 0 && is_any(jobs, &offered).await? {
@@ -92,6 +100,18 @@ pub(super) async fn is_wanted(jobs: &Jobs, lines: &[ListedLine]) -> Result<bool,
         }
     }
     Ok(false)
+}
+
+/// What is put aside for an open reservation and is of use to those of its tenant that wait in `lines`.
+fn of_use(policy: &Policy, reservation: &Reservation, lines: &[ListedLine]) -> Vec<CandidateFilter> {
+    if !reservation.is_open() || reservation.held == 0 {
+        return Vec::new();
+    }
+    let of_tenant = lines.iter().filter(|listed| listed.line.tenant == reservation.terms.tenant);
+    let wanted = super::waited_for(policy, of_tenant);
+    let prefixes: BTreeSet<_> =
+        wanted.iter().filter_map(|wanted| reservation.of_use_to(wanted.as_ref())).collect();
+    prefixes.into_iter().map(|prefix| CandidateFilter::reserved(reservation.id, Some(prefix))).collect()
 }
 
 const fn of_it(reservation: &Reservation) -> CandidateFilter {
@@ -288,15 +308,8 @@ pub(super) async fn offered(
 ) -> Result<(), StoreError> {
     let mut dealt = Ok(());
     for reservation in jobs.store.reservations.all().await? {
-        if !reservation.is_open() || reservation.held == 0 {
-            continue;
-        }
         let tenant = &reservation.terms.tenant;
-        let wanted = super::waited_for(policy, lines.iter().filter(|listed| listed.line.tenant == *tenant));
-        let of_use: BTreeSet<_> =
-            wanted.iter().filter_map(|wanted| reservation.of_use_to(wanted.as_ref())).collect();
-        for prefix in of_use {
-            let filter = CandidateFilter::reserved(reservation.id, Some(prefix));
+        for filter in of_use(policy, &reservation, lines) {
             dealt = dealt.and(super::deal_listed(jobs, &filter, Some(tenant), report).await);
         }
     }
