@@ -2,7 +2,7 @@
 //!
 //! Invariant: the INSTANCE is written before anything that must be swept with it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -41,9 +41,9 @@ pub async fn keep(
     mut news: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
-    let (mut pause, mut unsaid, mut said_away) =
-        (EVERY_WHILE_BEHIND, Received::default(), (false, Vec::new()));
+    let (mut pause, mut said_away) = (EVERY_WHILE_BEHIND, (false, Vec::new()));
     let mut said_at = clock.instant();
+    let mut unsaid = Unsaid::since(said_at);
     let changes = async |news: &mut watch::Receiver<bool>| {
         if news.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -60,24 +60,26 @@ pub async fn keep(
         let Some(changed) = stop.run_until_cancelled(waited).await else { break };
         has_news |= changed;
         let report = report();
-        unsaid = unsaid.and(report.received);
-        let since = clock.instant().duration_since(said_at);
+        let now = clock.instant();
+        unsaid.received = unsaid.received.and(report.received);
+        let since = now.duration_since(said_at);
         // Operators are told soon that a provider or a hook is away, or is back.
         let hooks: Vec<_> = report.hooks_away.iter().map(|away| away.hook.clone()).collect();
         let away = (report.provider_away.is_some(), hooks);
         has_news |= away != said_away;
-        let is_behind = unsaid.requests.is_some_and(|age| age >= BEHIND);
-        if since < EVERY && !is_behind && !has_news {
+        if since < EVERY && !unsaid.is_behind() && !has_news {
+            unsaid.count_from(now);
             continue;
         }
-        let requests_per_s = unsaid.per_s(since);
-        let report = SelfReport { received: unsaid, ..report };
+        let requests_per_s = unsaid.per_s(now);
+        let report = SelfReport { received: unsaid.received, ..report };
         let heartbeat = Instance { requests_per_s, ..Instance::reporting(id, role, clock.now(), report) };
         let beat = store.instances.heartbeat(&heartbeat).await;
         written(beat.is_ok());
         match beat {
             Ok(()) => {
-                (pause, unsaid, said_at) = (EVERY_WHILE_BEHIND, Received::default(), clock.instant());
+                (pause, said_at) = (EVERY_WHILE_BEHIND, clock.instant());
+                unsaid = Unsaid::since(said_at);
                 (has_news, said_away) = (false, away);
             }
             Err(error) => {
@@ -88,6 +90,33 @@ pub async fn keep(
         }
     }
     forget(&store, id).await;
+}
+
+/// What a process received since its last heartbeat. Its requests are counted from a later moment if it was not behind until
+/// then: the time in which a worker is idle says nothing of how fast it is.
+#[derive(Clone, Copy, Debug)]
+struct Unsaid {
+    received: Received,
+    counted_from: Instant,
+}
+
+impl Unsaid {
+    fn since(now: Instant) -> Self {
+        Self { received: Received::default(), counted_from: now }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.received.requests.is_some_and(|age| age >= BEHIND)
+    }
+
+    /// Counts anew from `now`. The ages are kept.
+    fn count_from(&mut self, now: Instant) {
+        (self.received.count, self.counted_from) = (0, now);
+    }
+
+    fn per_s(&self, now: Instant) -> Option<u64> {
+        self.received.per_s(now.duration_since(self.counted_from))
+    }
 }
 
 /// The pause after a heartbeat that failed, which came after `pause`.
@@ -128,6 +157,28 @@ mod tests {
         assert_eq!(both, Received { requests: age(3), maintenance: age(1), count: 7 });
         assert_eq!(both.per_s(Duration::from_secs(2)), Some(3));
         assert_eq!(Received::default().per_s(Duration::from_secs(2)), None);
+    }
+
+    #[test]
+    fn the_first_rate_of_a_worker_that_falls_behind_is_not_that_of_its_idle_time() {
+        let start = Clock::system().instant();
+        let at = |s| start + Duration::from_secs(s);
+        let receives = |age_s, count| {
+            let requests = Some(Duration::from_secs(age_s));
+            Received { requests, maintenance: None, count }
+        };
+        let mut unsaid = Unsaid::since(start);
+        for look in 1..5 {
+            unsaid.received = unsaid.received.and(receives(0, 1));
+            assert!(!unsaid.is_behind());
+            unsaid.count_from(at(5 * look));
+        }
+        unsaid.received = unsaid.received.and(receives(3, 1_000));
+        assert!(unsaid.is_behind());
+        assert_eq!(unsaid.per_s(at(25)), Some(200), "a thousand in the five seconds since the last look");
+        // A heartbeat that failed is said with the next one.
+        unsaid.received = unsaid.received.and(receives(1, 1_000));
+        assert_eq!((unsaid.is_behind(), unsaid.per_s(at(30))), (true, Some(200)));
     }
 
     #[test]
