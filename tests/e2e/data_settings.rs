@@ -1,7 +1,9 @@
 //! Settings that the data depends on are stored with it: a process with other settings than the table's refuses to start.
 
 use broker_tests::table::{number, sandbox_key, text};
-use broker_tests::{Broker, Setup, story};
+use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};
+use nix::sys::signal::Signal;
+use serde_json::json;
 
 /// Every command that reads the table refuses these settings, and names the one that is wrong.
 async fn refused(broker: &Broker, vars: &[(&str, &str)], setting: &str) {
@@ -22,6 +24,40 @@ async fn other_shards_or_queues_than_the_table_s_are_refused_by_every_process() 
         assert_eq!(doctor.code, 1, "{doctor:#?}");
         assert!(doctor.stdout.contains("set it to 16"), "{doctor:#?}");
         broker.cli_ok(&["pool", "stats"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_drains_is_alive_to_who_would_change_the_shards() {
+    let provider = Provider::start(2).await;
+    let setup = provider.setup().workers(1).pool(2).var("BROKER_PROVIDER_TIMEOUT_S", "15");
+    story(setup, async |broker| {
+        let lent = broker.allocate("student-1").send().await.expect_status(201);
+        broker.return_sandbox(lent.sandbox_id(), "student-1").send().await.expect_status(200);
+        broker.stop_apis().await;
+        provider.misbehave(json!({ "delete": { "delay_ms": 10_000, "times": 1 } })).await;
+        broker.job("cleanup").await;
+        wait_for_condition("the deletion to be under way", async || match provider.world().await.deletes {
+            0 => Err(0),
+            _ => Ok(()),
+        })
+        .await;
+        broker.worker(0).signal(Signal::SIGTERM);
+        wait_for_condition("the worker to drain", async || {
+            match broker.worker(0).metrics().probe("/readyz").await {
+                Some((503, _)) => Ok(()),
+                other => Err(other),
+            }
+        })
+        .await;
+        let told = broker.cli(&["pool", "reshard", "--to", "5", "--apply"]).await;
+        assert!(told.code == 1 && told.stderr.contains("0 APIs and 1 workers are alive"), "{told:#?}");
+        let ended = broker.worker_mut(0).process().ended().await;
+        assert!(ended.success(), "{ended}");
+        broker.kill_worker(0);
+        assert_eq!(broker.table().instances().await, [""; 0], "it has ended, and is not listed any more");
+        assert_eq!(broker.shown(lent.sandbox_id()).await["status"], "deleted");
     })
     .await;
 }

@@ -51,6 +51,7 @@ use broker_store::{
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use candidates::Candidates;
 use consumers::{DeadLetterHandler, MaintenanceHandler, RequestHandler, Services};
@@ -139,11 +140,15 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
         hooks_away: hooks_away(&hooks, &hooks_of, told_at.now()),
     };
     let me = (id, Role::Worker);
-    tracker.spawn(heartbeat::keep(store, me, clock, report, |_| (), opened, soft.clone()));
+    // Not on the tracker: it is listed until nothing that it holds can write any more.
+    let lives = CancellationToken::new();
+    let heartbeat = tokio::spawn(heartbeat::keep(store, me, clock, report, |_| (), opened, lives.clone()));
 
     let consuming = lifecycle.tracker.spawn(requests.run(lifecycle.clone()));
     let in_time = lifecycle.drained(services.config.drain).await;
     tracing::info!(in_time, "worker drained");
+    lives.cancel();
+    heartbeat.await.context("the heartbeat panicked")?;
     if in_time { consuming.await.context("the consumer of requests panicked") } else { Ok(()) }
 }
 

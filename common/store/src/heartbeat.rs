@@ -41,7 +41,7 @@ pub async fn keep(
     mut news: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
-    let (mut pause, mut said_away) = (EVERY_WHILE_BEHIND, (false, Vec::new()));
+    let (mut pause, mut said_away, mut said_receives) = (EVERY_WHILE_BEHIND, (false, Vec::new()), None);
     let mut said_at = clock.instant();
     let mut unsaid = Unsaid::since(said_at);
     let changes = async |news: &mut watch::Receiver<bool>| {
@@ -67,6 +67,9 @@ pub async fn keep(
         let hooks: Vec<_> = report.hooks_away.iter().map(|away| away.hook.clone()).collect();
         let away = (report.provider_away.is_some(), hooks);
         has_news |= away != said_away;
+        // A worker that drains has no turn in SERVE any more.
+        let receives = report.receives;
+        has_news |= receives != said_receives;
         if since < EVERY && !unsaid.is_behind() && !has_news {
             unsaid.count_from(now);
             continue;
@@ -80,7 +83,7 @@ pub async fn keep(
             Ok(()) => {
                 (pause, said_at) = (EVERY_WHILE_BEHIND, clock.instant());
                 unsaid = Unsaid::since(said_at);
-                (has_news, said_away) = (false, away);
+                (has_news, said_away, said_receives) = (false, away, receives);
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
