@@ -131,10 +131,11 @@ impl Connection {
         self.bound.as_mut().reset(now + most);
     }
 
-    /// Writes the rest of a refusal.
+    /// Writes the rest of a refusal, within the bounds of an answer.
     fn poll_refuse(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.outgoing.has_remaining() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outgoing))?;
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.outgoing);
+            let written = ready!(self.written(cx, written))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

@@ -44,6 +44,16 @@ async fn serve(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, _) = listener.accept().await.unwrap();
+    (client, serve_on(stream, bounds, takes, size))
+}
+
+/// The server of [`serve`] on the server's end of a connection.
+fn serve_on(
+    stream: TcpStream,
+    bounds: ConnectionBounds,
+    takes: Duration,
+    size: usize,
+) -> JoinHandle<hyper::Result<()>> {
     let refusals = EarlyErrors::new(Clock::manual(Timestamp::from_secs(1)), Entropy::seeded(1));
     let busy = Busy::default();
     let wire = Connection::new(stream, busy.clone(), refusals, bounds, Clock::system());
@@ -57,7 +67,7 @@ async fn serve(
     });
     let connection =
         http1::Builder::new().max_header_size(HEAD_BYTES).serve_connection(TokioIo::new(wire), answer);
-    (client, tokio::spawn(connection))
+    tokio::spawn(connection)
 }
 
 /// Everything that comes until the server closes the connection.
@@ -166,6 +176,24 @@ async fn a_client_that_never_reads_is_let_go() {
     let (mut client, server) =
         serve(ConnectionBounds { write: AWHILE, ..BOUNDS }, Duration::ZERO, 32 << 20).await;
     client.write_all(GET).await.unwrap();
+    let ended = timeout(PATIENCE, server).await.expect("the connection ends").unwrap();
+    assert!(ended.is_err(), "it did not end well");
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_its_refusal_is_let_go() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    // As earlier answers would, until the sockets hold no more.
+    while timeout(AWHILE, stream.writable()).await.is_ok() {
+        let _ = stream.try_write(&[b'x'; 1 << 16]);
+    }
+    let server = serve_on(stream, ConnectionBounds { write: AWHILE, ..BOUNDS }, Duration::ZERO, 1);
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n")
+        .await
+        .unwrap();
     let ended = timeout(PATIENCE, server).await.expect("the connection ends").unwrap();
     assert!(ended.is_err(), "it did not end well");
 }
