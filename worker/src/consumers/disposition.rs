@@ -33,8 +33,8 @@ pub(crate) enum Disposition {
     Done,
     /// It stays in the queue until its visibility timeout ends.
     Leave,
-    /// Make it visible again after a while; that costs it a receive.
-    MakeVisible(Duration),
+    /// The process ends: make it visible to another one, soon if it was received for the first time. That costs it a receive.
+    GiveBack,
     /// Send it again as a new message, with a delay: it costs no receive.
     Resend(Duration),
     /// It can never succeed: send it to the dead-letter queue.
@@ -84,16 +84,19 @@ pub(crate) struct QueueAcks {
     /// Of the queue's dead letters; a dead-letter queue has none of its own.
     dead_letters: Option<Sender>,
     source: String,
+    /// How long a poll waits.
+    poll_wait: Duration,
 }
 
 impl QueueAcks {
-    /// For the messages of `queue`.
-    pub(crate) fn new(aws: &Aws, urls: &QueueUrls, queue: QueueKind) -> Self {
+    /// For the messages of `queue`, whose polls wait for `poll_wait`.
+    pub(crate) fn new(aws: &Aws, urls: &QueueUrls, queue: QueueKind, poll_wait: Duration) -> Self {
         Self {
             acks: Acknowledger::new(aws.sqs.clone(), urls.get(queue), MAX_IN_FLIGHT),
             again: Sender::new(aws.sqs.clone(), urls.get(queue), 1),
             dead_letters: queue.dlq().map(|dlq| Sender::new(aws.sqs.clone(), urls.get(dlq), 1)),
             source: urls.names().name(queue),
+            poll_wait,
         }
     }
 
@@ -113,8 +116,9 @@ impl QueueAcks {
         match disposition {
             Disposition::Leave => return Ok(()),
             Disposition::Done => crash_points::point(Point::BeforeDelete),
-            Disposition::MakeVisible(after) => {
-                return Ok(self.acks.make_visible_after(&delivery.receipt, *after).await?);
+            Disposition::GiveBack => {
+                let after = given_back_for(delivery.receive_count, self.poll_wait);
+                return Ok(self.acks.make_visible_after(&delivery.receipt, after).await?);
             }
             Disposition::Resend(after) => self.again.send(copy(delivery).with_delay(*after)).await?,
             Disposition::DeadLetter { code, reason } => {
@@ -132,6 +136,12 @@ impl QueueAcks {
         }
         Ok(self.acks.delete(&delivery.receipt).await?)
     }
+}
+
+/// How long a message that was received `receives` times stays hidden when it is given back. The first time another worker is to have
+/// it at once. If that one was ending, too, so may be many: then the last poll of each ends first, or each would cost a receive.
+fn given_back_for(receives: u32, poll_wait: Duration) -> Duration {
+    if receives > 1 { poll_wait + Duration::from_secs(1) } else { Duration::ZERO }
 }
 
 /// The same message as a new one, whose receives count anew; it carries since when it waits.
@@ -195,7 +205,7 @@ mod tests {
                     assert_eq!(code, "newer_version");
                     break;
                 }
-                other @ (Disposition::Done | Disposition::Leave | Disposition::MakeVisible(_)) => {
+                other @ (Disposition::Done | Disposition::Leave | Disposition::GiveBack) => {
                     panic!("{other:?}")
                 }
             }
@@ -203,6 +213,13 @@ mod tests {
         let waited = now.since(began);
         assert!((WAITS_FOR_NEWER..WAITS_FOR_NEWER + LONGEST_DELAY).contains(&waited), "{waited:?}");
         assert!((10..40).contains(&put_back), "{put_back} times");
+    }
+
+    #[test]
+    fn a_message_that_is_given_back_again_outlasts_the_polls_of_all_who_end() {
+        let wait = Duration::from_secs(20);
+        assert_eq!(given_back_for(1, wait), Duration::ZERO, "another worker is to have it at once");
+        assert!([2, 3, 9].iter().all(|receives| given_back_for(*receives, wait) > wait));
     }
 
     #[test]

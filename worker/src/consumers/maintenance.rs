@@ -169,7 +169,7 @@ impl MaintenanceHandler {
         } else {
             match self.jobs.run(task, message.times().deadline).await {
                 Ok(report) => report,
-                Err(Stopping) => return Ok(Disposition::MakeVisible(Duration::ZERO)),
+                Err(Stopping) => return Ok(Disposition::GiveBack),
             }
         };
         crash_points::point(Point::Ran);
@@ -207,7 +207,7 @@ impl MaintenanceHandler {
             return Ok(Disposition::Done);
         }
         if let Err(Stopping) = self.jobs.run(&Task::from(job), Timestamp::from_ms(u64::MAX)).await {
-            return Ok(Disposition::MakeVisible(Duration::ZERO));
+            return Ok(Disposition::GiveBack);
         }
         crash_points::point(Point::Ran);
         // A trigger from before the run began had its run, by whatever clock.

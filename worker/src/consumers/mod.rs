@@ -144,7 +144,7 @@ impl<H: Handler> Consumer<H> {
             handler,
             queue,
             receiver,
-            acks: QueueAcks::new(aws, urls, queue),
+            acks: QueueAcks::new(aws, urls, queue, config.poll_wait),
             visibility,
             shares: Shares::of(at_once),
             services: services.clone(),
@@ -209,7 +209,7 @@ impl<H: Handler> Consumer<H> {
         let message = self.handler.decode(delivery, self.services.clock.now())?;
         let entering = self.shares.enter(self.handler.party(delivery, &message), permit);
         let entered = stop.run_until_cancelled(entering).await;
-        let entered = entered.ok_or(Disposition::MakeVisible(Duration::ZERO))?;
+        let entered = entered.ok_or(Disposition::GiveBack)?;
         let _share = entered.ok_or(Disposition::Resend(CROWDED_KEY_WAITS))?;
         let description = self.handler.describe(&message);
         let span = description.map(|Description { kind, request_id, traceparent }| {
@@ -274,6 +274,6 @@ impl<H: Handler> Consumer<H> {
                 break;
             }
         }
-        Disposition::MakeVisible(Duration::ZERO)
+        Disposition::GiveBack
     }
 }
