@@ -1,6 +1,6 @@
 //! Faults of the provider: deletions wait, are counted, given up and retried, and none is forgotten.
 
-use broker_tests::{Provider, story, wait_for_condition};
+use broker_tests::{Fault, Provider, Rule, story, wait_for_condition};
 use serde_json::json;
 
 use super::{clean_up_until_deleted, give_back, status};
@@ -17,6 +17,21 @@ async fn a_deletion_whose_answer_was_lost_is_found_done_at_the_next_attempt() {
         assert_eq!(world.deletions_that("unknown"), 1, "{world:?}");
         let shown = broker.shown(&returned[0]).await;
         assert_eq!(shown["status"], "deleted", "{shown:#}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_whose_report_is_not_stored_at_once_is_not_repeated_for_that() {
+    let provider = Provider::start(3).await;
+    story(provider.setup().pool(3).faults(1), async |broker| {
+        let report = broker.job("sync").await;
+        let lists = provider.world().await.lists;
+        // As many as three calls with all their attempts.
+        broker.proxy().add(Rule::new(Fault::ServerError).on("PutItem").containing("report").times(9));
+        assert_eq!(broker.job("sync").await.found, report.found);
+        assert_eq!(broker.proxy().done("PutItem", Fault::ServerError), 9);
+        assert_eq!(provider.world().await.lists, 2 * lists, "it ran once");
     })
     .await;
 }

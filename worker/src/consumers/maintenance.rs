@@ -15,7 +15,7 @@ use broker_messages::{Incoming, MaintenanceMessage, MaintenanceTask, Reply, Sche
 use broker_queue::{Delivery, QueueKind, ReplyQueueName, ReplySenders, SendError};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::StoreError;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::disposition::Disposition;
 use super::{Consumer, Description, Handler, Intake, Services};
@@ -42,6 +42,9 @@ const CLOCKS_DIFFER: Duration = Duration::from_millis(MAX_SKEW_MS.unsigned_abs()
 
 /// The report of a run that came too late.
 const TOO_LATE: &str = "no worker began it before its deadline";
+/// The report of a run that was received before and comes again too late.
+const INTERRUPTED: &str = "a worker that had received it was interrupted, perhaps in the middle of the run, and its deadline \
+    has passed: what was done is not counted; ask for it again";
 
 /// Runs jobs and deletes sandboxes at the provider.
 #[derive(Debug)]
@@ -54,8 +57,9 @@ pub(crate) struct MaintenanceHandler {
 /// A decoded message.
 #[derive(Debug)]
 pub(crate) enum IncomingTask {
-    /// One of this broker, and the reply queue of the process that waits for its report.
-    Ours(Box<MaintenanceMessage>, Option<ReplyQueueName>),
+    /// One of this broker, the reply queue of the process that waits for its report, and the report once there is one: a run
+    /// whose report could not be stored is not repeated for that.
+    Ours(Box<MaintenanceMessage>, Option<ReplyQueueName>, OnceCell<JobReport>),
     /// One of an external scheduler.
     Trigger(ScheduledTrigger),
 }
@@ -69,7 +73,7 @@ impl Handler for MaintenanceHandler {
                 let reply_to =
                     message.reply_to.as_deref().map(|name| self.jobs.urls.names().parse_reply(name));
                 let reply_to = reply_to.transpose().map_err(|error| Disposition::of_foreign(&error))?;
-                Ok(IncomingTask::Ours(message, reply_to))
+                Ok(IncomingTask::Ours(message, reply_to, OnceCell::new()))
             }
             Ok(Incoming::Trigger(trigger)) => Ok(IncomingTask::Trigger(trigger)),
             Err(error) => Err(Disposition::of_unreadable(&error, delivery, NEWER_VERSION_WAITS, now)),
@@ -78,7 +82,7 @@ impl Handler for MaintenanceHandler {
 
     fn describe<'m>(&self, message: &'m IncomingTask) -> Option<Description<'m>> {
         Some(match message {
-            IncomingTask::Ours(message, _) => Description {
+            IncomingTask::Ours(message, ..) => Description {
                 kind: message.body.kind(),
                 request_id: Some(message.request_id),
                 traceparent: message.traceparent.as_deref(),
@@ -90,12 +94,14 @@ impl Handler for MaintenanceHandler {
     }
 
     async fn handle(&self, delivery: &Delivery, message: &IncomingTask) -> Result<Disposition, HandlerError> {
-        let (message, reply_to) = match message {
-            IncomingTask::Ours(message, reply_to) => (message, reply_to.as_ref()),
+        let (message, reply_to, report) = match message {
+            IncomingTask::Ours(message, reply_to, report) => (message, reply_to.as_ref(), report),
             IncomingTask::Trigger(trigger) => return self.start(trigger.job(), delivery.sent_at).await,
         };
         match &message.body {
-            MaintenanceTask::RunJob { task } => self.run_job(message, task, reply_to).await,
+            MaintenanceTask::RunJob { task } => {
+                self.run_job(message, task, reply_to, (report, delivery.receive_count)).await
+            }
             MaintenanceTask::Delete { sandbox_id, external_id, version, slot_ms } => {
                 let planned = PlannedDeletion {
                     sandbox_id: sandbox_id.clone(),
@@ -158,26 +164,30 @@ impl MaintenanceHandler {
         message: &MaintenanceMessage,
         task: &Task,
         reply_to: Option<&ReplyQueueName>,
+        (report, receives): (&OnceCell<JobReport>, u32),
     ) -> Result<Disposition, HandlerError> {
         if reply_to.is_none() && self.is_left_out(message, task).await? {
             tracing::info!(job = task.as_str(), "not run: it is paused");
             return Ok(Disposition::Done);
         }
-        let report = if self.jobs.clock.now() > message.times().deadline {
-            tracing::info!(job = task.as_str(), "not begun before its deadline: left to the next run");
-            JobReport { aborted: Some(TOO_LATE.to_owned()), ..JobReport::new(task) }
-        } else {
-            match self.jobs.run(task, message.times().deadline).await {
-                Ok(report) => report,
-                Err(Stopping) => return Ok(Disposition::GiveBack),
+        let report = report.get_or_try_init(|| async {
+            if self.jobs.clock.now() <= message.times().deadline {
+                return self.jobs.run(task, message.times().deadline).await;
             }
+            let why = too_late(receives);
+            tracing::info!(job = task.as_str(), why, "not begun after its deadline: left to the next run");
+            Ok(JobReport { aborted: Some(why.to_owned()), ..JobReport::new(task) })
+        });
+        let report = match report.await {
+            Ok(report) => report,
+            Err(Stopping) => return Ok(Disposition::GiveBack),
         };
         crash_points::point(Point::Ran);
         // A run of the schedule has no record.
         let only_if_asked = message.asynchronous;
         let now = self.jobs.clock.now();
-        self.jobs.store.runs.complete(message.request_id, &report, only_if_asked, now).await?;
-        self.reply(message, reply_to, Outcome::Ran(report)).await?;
+        self.jobs.store.runs.complete(message.request_id, report, only_if_asked, now).await?;
+        self.reply(message, reply_to, Outcome::Ran(report.clone())).await?;
         Ok(Disposition::Done)
     }
 
@@ -231,5 +241,21 @@ impl MaintenanceHandler {
             Err(SendError::Unavailable { .. }) if self.jobs.clock.now() > message.times().reply_by => Ok(()),
             Err(error) => Err(ReplyError::Send(error).into()),
         }
+    }
+}
+
+/// Why a run that comes after its deadline for the `receives`-th time is not begun.
+const fn too_late(receives: u32) -> &'static str {
+    if receives > 1 { INTERRUPTED } else { TOO_LATE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_a_worker_had_received_is_not_said_to_have_begun_nowhere() {
+        assert_eq!(too_late(1), TOO_LATE);
+        assert_eq!([2, 9].map(too_late), [INTERRUPTED; 2]);
     }
 }
