@@ -70,6 +70,14 @@ impl Disposition {
         Self::DeadLetter { code: "newer_version", reason: why.to_owned() }
     }
 
+    /// Whether a copy of the message is sent before it is deleted.
+    pub(crate) const fn is_sent_on(&self) -> bool {
+        match self {
+            Self::Resend(_) | Self::DeadLetter { .. } => true,
+            Self::Done | Self::Leave | Self::GiveBack => false,
+        }
+    }
+
     /// Of a message whose `reply_to` is not a reply queue of this broker.
     pub(crate) fn of_foreign(error: &NotAReplyQueue) -> Self {
         Self::DeadLetter { code: "foreign_reply_queue", reason: error.to_string() }

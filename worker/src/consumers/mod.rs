@@ -193,8 +193,10 @@ impl<H: Handler> Consumer<H> {
         let hidden = self.queue.dlq().map(|_| self.acks.keep_hidden(&delivery, self.visibility));
         let disposition =
             self.process(&delivery, permit, stop).await.unwrap_or_else(|disposition| disposition);
-        drop(hidden);
+        // Hidden until its copy is there: one that became visible before would be two.
+        let hidden = hidden.filter(|_| disposition.is_sent_on());
         self.acks.apply(&delivery, &disposition).await;
+        drop(hidden);
         self.handler.acknowledged(self.services.clock.instant().duration_since(began));
     }
 
