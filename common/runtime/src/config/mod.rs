@@ -34,6 +34,12 @@ use network::rate_limit;
 use read::SettingsReader;
 use trace::trace;
 
+/// What is left of the drain time after the longest poll that began before it, for what that one brings: a poll that is cut off
+/// can leave messages hidden.
+const AFTER_THE_LAST_POLL: Duration = Duration::from_secs(5);
+/// The shortest wait of a poll: without one an empty queue would be polled without a pause.
+const SHORTEST_POLL: Duration = Duration::from_secs(1);
+
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -101,7 +107,7 @@ pub struct Config {
     pub worker_concurrency: usize,
     /// How long a received request stays hidden from other workers.
     pub visibility: Duration,
-    /// How long one poll waits for a message.
+    /// How long one poll waits for a message; it ends before the drain time does.
     pub poll_wait: Duration,
     /// How long an API that received SIGTERM still serves as before, not ready any more; the drain time follows.
     pub lame_duck: Duration,
@@ -137,7 +143,7 @@ impl Config {
     /// The configuration from `strings`, or the first setting that is wrong.
     pub fn read(strings: &dyn Strings) -> Result<Self, ConfigError> {
         let read = SettingsReader::new(strings);
-        let config = Self {
+        let mut config = Self {
             table: read.text("BROKER_TABLE", |name| {
                 let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
                 ((3..=255).contains(&name.len()) && name.bytes().all(allowed))
@@ -210,6 +216,8 @@ impl Config {
                 .either("BROKER_LOG_FORMAT", [("json", LogFormat::Json), ("text", LogFormat::Text)])?,
         };
         config.check_lab_duration(&read)?;
+        let before_the_end = config.drain.saturating_sub(AFTER_THE_LAST_POLL).max(SHORTEST_POLL);
+        config.poll_wait = config.poll_wait.min(before_the_end);
         Ok(config)
     }
 
@@ -336,6 +344,15 @@ mod tests {
         let error = Config::read(&with(&[("BROKER_POLL_WAIT_S", "0")])).unwrap_err();
         assert_eq!(error.name, "BROKER_POLL_WAIT_S", "an empty queue would be polled without a pause");
         assert!(Config::read(&with(&[("BROKER_POLL_WAIT_S", "1")])).is_ok());
+    }
+
+    #[test]
+    fn a_poll_ends_before_the_drain_time_does() {
+        let wait = |pairs: &[(&str, &str)]| Config::read(&with(pairs)).unwrap().poll_wait.as_secs();
+        assert_eq!(wait(&[]), 20, "the defaults fit");
+        let with_drain = |s| wait(&[("BROKER_DRAIN_S", s)]);
+        assert_eq!(["25", "15", "6", "1"].map(with_drain), [20, 10, 1, 1]);
+        assert_eq!(wait(&[("BROKER_DRAIN_S", "15"), ("BROKER_POLL_WAIT_S", "3")]), 3);
     }
 
     #[test]

@@ -211,7 +211,13 @@ pub const SETTINGS: &[Setting] = &[
         2..=43_200,
         "how long a received request stays hidden from other workers",
     ),
-    Setting::number("BROKER_POLL_WAIT_S", "20", "seconds", 1..=20, "how long one poll of a queue waits"),
+    Setting::number(
+        "BROKER_POLL_WAIT_S",
+        "20",
+        "seconds",
+        1..=20,
+        "how long one poll of a queue waits; 5 s less than BROKER_DRAIN_S at most, but at least 1 s",
+    ),
     Setting::number(
         "BROKER_LAME_DUCK_S",
         "5",
