@@ -66,7 +66,7 @@ pub const SETTINGS: &[Setting] = &[
         "BROKER_REPLY_QUEUE_KMS_KEY",
         "",
         "key id, alias/… or ARN",
-        "the KMS key that encrypts the reply queues, which the API makes; without it SQS encrypts them with its own",
+        "the KMS key that encrypts the reply queues, which the API makes; without it they have the key of the requests queue, else SQS's own",
     ),
     Setting::number(
         "BROKER_STATE_SHARDS",
