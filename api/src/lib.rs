@@ -83,7 +83,7 @@ pub async fn listen_for_operators(config: &Config) -> Result<Option<TcpListener>
 }
 
 /// Serves on `listener` until the process ends and has drained; operators and machines on `admin`, if there is one. Fails only
-/// before it serves.
+/// before it serves, or when a setting is not the table's: then it has ended as otherwise.
 ///
 /// The end, in this order: readiness is off while it still serves (a lame duck: load balancers choose other processes, each
 /// response closes its connection), nothing is accepted any more, open requests are answered (those that would outlast the
@@ -161,8 +161,9 @@ pub async fn run(process: Process, listener: TcpListener, admin: Option<TcpListe
     rpc.lingering.close();
     hard.run_until_cancelled(rpc.lingering.wait()).await;
     answered_all.cancel();
-    reply_queue.await.context("the reply queue's task failed")?;
+    let kept = reply_queue.await.context("the reply queue's task failed")?;
     hard.run_until_cancelled(remembered).await;
+    kept?;
     tracing::info!("drained");
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Settings that the data depends on are stored with it: a process with other settings than the table's refuses to start.
 
+use broker_tests::process::Process;
 use broker_tests::table::{number, sandbox_key, text};
-use broker_tests::{Broker, Provider, Setup, story, wait_for_condition};
+use broker_tests::{Broker, Outage, Provider, Setup, ShapedService, story, wait_for_condition};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -24,6 +25,20 @@ async fn other_shards_or_queues_than_the_table_s_are_refused_by_every_process() 
         assert_eq!(doctor.code, 1, "{doctor:#?}");
         assert!(doctor.stdout.contains("set it to 16"), "{doctor:#?}");
         broker.cli_ok(&["pool", "stats"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_api_that_learns_late_that_its_shards_are_not_the_table_s_ends_as_one_that_knows_at_its_start() {
+    story(Setup::new().apis(0).workers(0).faults(1), async |broker| {
+        let away = broker.proxy().outage(ShapedService::DynamoDb, Outage::Refused);
+        let mut api = Process::start("broker-api", broker.api_command().env("BROKER_STATE_SHARDS", "8"));
+        api.listening("api listening").await;
+        drop(away);
+        assert_eq!(api.ended().await.code(), Some(2), "{}", api.tail());
+        assert!(api.log().contains("broker-api: BROKER_STATE_SHARDS: is 8"), "{}", api.tail());
+        assert_eq!(broker.table().instances().await, [""; 0], "it is not listed any more");
     })
     .await;
 }

@@ -14,6 +14,7 @@ use broker_queue::{
     Acknowledger, Delivery, PollOptions, Queue, QueueError, QueueKind, QueueNames, QueueUrls, ReceiveEnd,
     Receiver, ReplyQueueName, Sender, topology,
 };
+use broker_runtime::config::ConfigError;
 use broker_runtime::process::Process;
 use broker_store::heartbeat;
 use broker_store::{Instance, Role, SeenEmpty, SelfReport, SettingsError, Store, StoreError};
@@ -83,9 +84,19 @@ enum NotMade {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error(transparent)]
     Queue(#[from] QueueError),
+    /// The table's data was written with another setting.
+    #[error(transparent)]
+    Setting(ConfigError),
+}
+
+impl From<SettingsError> for NotMade {
+    fn from(error: SettingsError) -> Self {
+        match error {
+            SettingsError::Store(error) => Self::Store(error),
+            SettingsError::Setting(error) => Self::Setting(error),
+        }
+    }
 }
 
 /// Keeps the channel open.
@@ -108,17 +119,23 @@ impl ReplyQueue {
         (Self { process, store, replies, link, requests_empty, told }, Link { channel, empty, was_empty })
     }
 
-    /// Keeps a reply queue until `stop`, then deletes it.
-    pub(crate) async fn run(self, names: QueueNames, stop: CancellationToken) {
-        let resolve = || QueueUrls::resolve(&self.process.aws, &names);
-        let Some(urls) = self.until_it_works(&stop, resolve).await else { return };
+    /// Keeps a reply queue until `stop`, then deletes it. Where a setting is not the table's, the process is told to end, and `Err`
+    /// says which.
+    pub(crate) async fn run(self, names: QueueNames, stop: CancellationToken) -> Result<(), ConfigError> {
+        let resolve = || async { Ok(QueueUrls::resolve(&self.process.aws, &names).await?) };
+        let Some(urls) = self.until_it_works(&stop, resolve).await? else { return Ok(()) };
         let to = |kind| Sender::new(self.process.aws.sqs.clone(), urls.get(kind), Sender::MAX_IN_FLIGHT);
         let (requests, maintenance) = (to(QueueKind::Requests), to(QueueKind::Maintenance));
         loop {
             // One id for all attempts: the next attempt finds what a failed one created.
             let id = self.process.entropy.uuid();
             let create = || self.create(&urls, id);
-            let Some((name, queue)) = self.until_it_works(&stop, create).await else { return };
+            let made = self.until_it_works(&stop, create).await;
+            if made.is_err() {
+                self.process.lifecycle.soft.cancel();
+                heartbeat::forget(&self.store, id).await;
+            }
+            let Some((name, queue)) = made? else { return Ok(()) };
             tracing::info!(queue = %name, "reply queue created");
             let table_is_written = Arc::new(AtomicBool::new(true));
             self.link.send_replace(Some(Arc::new(Channel {
@@ -167,16 +184,21 @@ impl ReplyQueue {
         Ok(topology::create_reply_queue(&self.process.aws, urls, id, key).await?)
     }
 
-    /// Repeats `attempt` until it succeeds, or until `stop`. A running attempt is never dropped: it may have created something.
-    async fn until_it_works<T, E, F>(&self, stop: &CancellationToken, attempt: impl Fn() -> F) -> Option<T>
+    /// Repeats `attempt` until it succeeds, or until `stop`. A running attempt is never dropped: it may have created something. A
+    /// setting that is not the table's does not pass.
+    async fn until_it_works<T, F>(
+        &self,
+        stop: &CancellationToken,
+        attempt: impl Fn() -> F,
+    ) -> Result<Option<T>, ConfigError>
     where
-        F: Future<Output = Result<T, E>>,
-        E: std::error::Error + 'static,
+        F: Future<Output = Result<T, NotMade>>,
     {
         while !stop.is_cancelled() {
             match attempt().await {
-                Ok(made) => return Some(made),
-                Err(error) => {
+                Ok(made) => return Ok(Some(made)),
+                Err(NotMade::Setting(error)) => return Err(error),
+                Err(error @ (NotMade::Store(_) | NotMade::Queue(_))) => {
                     let error: &dyn std::error::Error = &error;
                     tracing::warn!(error, "queues not available, trying again");
                 }
@@ -184,7 +206,7 @@ impl ReplyQueue {
             let pause = self.process.entropy.jitter(TRY_AGAIN);
             stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
-        None
+        Ok(None)
     }
 
     async fn receive(&self, queue: Queue) -> ReceiveEnd {
