@@ -69,6 +69,7 @@ const LONGEST_WHY: usize = 200;
 /// `/readyz`; `None` in a process that serves them elsewhere.
 pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<()> {
     let Process { config, clock, entropy, aws, lifecycle, metrics } = process;
+    config.provider_doubt().iter().for_each(|doubt| tracing::warn!("{doubt}"));
     let store = Store::new(aws.dynamodb.clone(), &config.table, config.state_shards);
     let names = QueueNames::new(&config.prefix)?;
     let id = entropy.uuid();

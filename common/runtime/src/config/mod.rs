@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use broker_domain::{AttributeNames, LabDuration};
+use secrecy::ExposeSecret as _;
 use tracing_subscriber::filter::Targets;
 
 pub use hooks::HookSecret;
@@ -246,6 +247,14 @@ impl Config {
             .concat()
     }
 
+    /// What is unwise about how the provider is called, as [`Config::doubts`] says it. Of workers: no other process calls it.
+    pub fn provider_doubt(&self) -> Option<&'static str> {
+        let provider = self.provider.as_ref()?;
+        provider.token.expose_secret().is_empty().then_some(
+            "BROKER_PROVIDER_TOKEN: is not set, but BROKER_PROVIDER_URL is: the provider is called without a token",
+        )
+    }
+
     /// Checks that some token is configured (an API without one starts in local mode only), and that each has one role.
     pub fn require_tokens(&self) -> Result<(), ConfigError> {
         let differ = self.admin_tokens.must_differ_from(&self.track_tokens);
@@ -353,6 +362,15 @@ mod tests {
         let with_drain = |s| wait(&[("BROKER_DRAIN_S", s)]);
         assert_eq!(["25", "15", "6", "1"].map(with_drain), [20, 10, 1, 1]);
         assert_eq!(wait(&[("BROKER_DRAIN_S", "15"), ("BROKER_POLL_WAIT_S", "3")]), 3);
+    }
+
+    #[test]
+    fn a_provider_without_a_token_is_a_doubt() {
+        let doubt = |pairs: &[(&str, &str)]| Config::read(&with(pairs)).unwrap().provider_doubt();
+        let url = ("BROKER_PROVIDER_URL", "https://provider.example");
+        assert!(doubt(&[url]).is_some_and(|told| told.contains("BROKER_PROVIDER_TOKEN")));
+        assert_eq!(doubt(&[]), None, "no provider is called");
+        assert_eq!(doubt(&[url, ("BROKER_PROVIDER_TOKEN", "secret")]), None);
     }
 
     #[test]
