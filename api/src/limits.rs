@@ -43,5 +43,7 @@ pub(crate) const MAX_LETTERS_PER_PAGE: u32 = 100;
 pub(crate) const LETTERS_PER_ACTION: u32 = 100;
 /// The most dead letters of a replay or discard.
 pub(crate) const MAX_LETTERS_PER_ACTION: u32 = 1_000;
+/// The most sandboxes that leave the quarantine by one call that names none.
+pub(crate) const MAX_SANDBOXES_PER_LEAVING: u32 = 1_000;
 /// The longest age in a filter of dead letters: ten years.
 pub(crate) const LONGEST_AGE_S: u32 = 10 * 366 * 86_400;

@@ -21,12 +21,17 @@ function noted() {
   }
 }
 
-/** The filter as the API takes it now: ages are counted from where they were when it began. */
-function selection({ filter, began }) {
+/**
+ * The filter as the API takes it now: ages are counted from where they were when it began. What was sent since was not counted,
+ * and is left; in whole seconds, so the last before the count may be, too.
+ */
+function selection({ filter, began, total }) {
   const query = { ...filter };
-  if (Object.keys(query).length === 0) return { all: true };
-  if (query.newer_than_s) query.newer_than_s = Number(query.newer_than_s) + Math.ceil(Date.now() / 1000 - began);
-  return query;
+  if (query.id) return query;
+  const ago = Math.max(0, Date.now() / 1000 - began);
+  if (query.newer_than_s) query.newer_than_s = Number(query.newer_than_s) + Math.floor(ago);
+  if (total > 0) query.older_than_s = Math.ceil(ago);
+  return Object.keys(query).length === 0 ? { all: true } : query;
 }
 
 const query = (job) => ({ ...selection(job), cursor: job.cursor, ...(job.act === "discard" ? { why: job.why } : { renew_deadline: job.renew }) });

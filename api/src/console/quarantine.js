@@ -4,6 +4,8 @@ import { get, post } from "./api.js";
 import { button, choice, field, h, keepFocus, many, number, row, show, table, when } from "./dom.js";
 import { openStory } from "./sandboxes.js";
 
+/** Sandboxes of one call. */
+const PART = 1000;
 const CAUSES = { operator: "an operator", gate: "its gate", deletion: "failed deletions", report: "its owner" };
 
 let view = null;
@@ -46,28 +48,33 @@ function draw() {
 /** Counts first, then does it. */
 async function ask(app, act, selection, what) {
   const word = act === "release" ? "Release" : "Retire";
-  const { body: told } = await post(`quarantine/${act}`, { ...selection, dry_run: true });
-  const dialog = h("dialog", { "aria-labelledby": "quarantine-title", onclose: () => dialog.remove() });
-  const go = async () => {
-    dialog.close();
-    // A call lets go of a bounded number: as long as there are more, it is made again.
-    let [done, part] = [0, null];
-    do {
-      ({ body: part } = await post(`quarantine/${act}`, selection));
-      done += part.done;
-      app.say(`${number(done)} of ${number(done + part.selected - part.done)} ${act}d${part.more ? " …" : "."}`);
-    } while (part.more && part.done > 0);
-    await read();
-  };
-  show(dialog,
-    h("h2", { id: "quarantine-title" }, `${word} ${what}?`),
-    h("div", { class: "stack" },
-      h("p", { class: "big" }, `${many(told.done, "sandbox", "sandboxes")}.`),
-      h("p", null, act === "release" ? "They arrive again, and their gate is asked anew." : "They are deleted at the provider."),
-      told.refused.length > 0 && h("ul", null, told.refused.slice(0, 5).map((one) => h("li", null, `${one.sandbox_id}: ${one.why}`))),
-      h("p", { class: "actions" }, button(`${word} ${number(told.done)}`, go, { class: act === "release" ? "main" : "danger", disabled: told.done === 0 }), button("Cancel", () => dialog.close()))));
+  const body = h("div", { class: "stack" }, h("p", { role: "status" }, "Counting, nothing is changed …"));
+  const dialog = h("dialog", { "aria-labelledby": "quarantine-title", onclose: () => dialog.remove() },
+    h("h2", { id: "quarantine-title" }, `${word} ${what}?`), body);
   document.body.append(dialog);
   dialog.showModal();
+  const { body: told } = await post(`quarantine/${act}`, { ...selection, dry_run: true })
+    .catch((error) => { dialog.close(); throw error; });
+  const go = async () => {
+    dialog.close();
+    // A call lets go of a bounded number, the longest there first; no more than were counted.
+    let [done, part] = [0, null];
+    do {
+      const limit = selection.id ? null : Math.min(PART, told.done - done);
+      ({ body: part } = await post(`quarantine/${act}`, { ...selection, limit }));
+      done += part.done;
+      app.say(`${number(done)} of ${number(told.done)} ${act}d${part.more && done < told.done ? " …" : "."}`);
+    } while (part.more && part.done > 0 && done < told.done);
+    await read();
+  };
+  const cancel = button("Cancel", () => dialog.close());
+  const doIt = button(`${word} ${number(told.done)}`, go, { class: act === "release" ? "main" : "danger", disabled: told.done === 0 });
+  show(body,
+    h("p", { class: "big" }, `${many(told.done, "sandbox", "sandboxes")}.`),
+    h("p", null, act === "release" ? "They arrive again, and their gate is asked anew." : "They are deleted at the provider."),
+    told.refused.length > 0 && h("ul", null, told.refused.slice(0, 5).map((one) => h("li", null, `${one.sandbox_id}: ${one.why}`))),
+    h("p", { class: "actions" }, doIt, cancel));
+  (doIt.disabled ? cancel : doIt).focus();
 }
 
 async function add(form) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::limits::{
     LETTERS_PER_ACTION, LETTERS_PER_PAGE, LONGEST_AGE_S, LONGEST_AUDIT_DAYS, MAX_LETTERS_PER_ACTION,
-    MAX_LETTERS_PER_PAGE, MAX_SANDBOXES_PER_PAGE, SANDBOXES_PER_PAGE,
+    MAX_LETTERS_PER_PAGE, MAX_SANDBOXES_PER_LEAVING, MAX_SANDBOXES_PER_PAGE, SANDBOXES_PER_PAGE,
 };
 
 /// Ids and keys.
@@ -221,9 +221,21 @@ pub(crate) const QUARANTINE_WHY: Parameter =
     Parameter::text("why", "The reason, for those who read the list.", "^[!-~]([ -~]{0,298}[!-~])?$")
         .required();
 pub(crate) const ACTION_DRY_RUN: Flag = Flag { name: "dry_run", what: "Only report what would be done." };
+pub(crate) const QUARANTINE_LIMIT: Number<u32> = Number {
+    name: "limit",
+    what: "The sandboxes that it is done with by `cause` or `all`: those that are there the longest.",
+    from: 1,
+    to: MAX_SANDBOXES_PER_LEAVING,
+    default: MAX_SANDBOXES_PER_LEAVING,
+};
 /// What selects the sandboxes that leave the quarantine.
-pub(crate) const LEAVING: &[Parameter] =
-    &[QUARANTINE_IDS, QUARANTINE_CAUSE, QUARANTINE_ALL.parameter(), ACTION_DRY_RUN.parameter()];
+pub(crate) const LEAVING: &[Parameter] = &[
+    QUARANTINE_IDS,
+    QUARANTINE_CAUSE,
+    QUARANTINE_ALL.parameter(),
+    QUARANTINE_LIMIT.parameter(),
+    ACTION_DRY_RUN.parameter(),
+];
 
 pub(crate) const TENANT: Parameter = Parameter::text("tenant", "Only this tenant.", ID);
 pub(crate) const TENANTS_LIMIT: Number<u32> = Number {

@@ -22,6 +22,8 @@ const VIEWER: &str = "tok-viewer-0123456789abcdef";
 const STUDENT: &str = "student-maria";
 /// A sandbox that nobody has, which an operator puts into quarantine.
 const BROKEN: &str = "seed-900000";
+/// The same, later.
+const BROKEN_LATER: &str = "seed-900001";
 
 /// With more letters it is a measurement, and nothing else is done.
 const MANY: usize = 1_000;
@@ -80,10 +82,11 @@ pub(crate) async fn tells_why(sandboxes: usize, letters: usize) {
     acts::who_waits_is_cancelled(&mut page).await;
     acts::jobs_are_run(&mut page).await;
     acts::supply_is_paused(&mut page).await;
-    acts::a_broken_sandbox_is_put_aside(&mut page).await;
+    acts::a_broken_sandbox_is_put_aside(&mut page, &broker).await;
     safety::nothing_is_left_behind(&mut page, &origin).await;
     safety::a_hidden_tab_reads_nothing(&mut page).await;
     safety::a_bulk_action_survives_a_reload(&mut page, &origin, letters).await;
+    safety::a_lost_answer_takes_no_letter_that_came_later(&mut page, &broker).await;
     safety::a_viewer_only_looks(&mut page).await;
 
     let asked = page.asked();

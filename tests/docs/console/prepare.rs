@@ -45,8 +45,8 @@ pub(super) async fn students(broker: &Broker) -> String {
     for number in 0..12 {
         broker.allocate(&format!("student-{number}")).lab("go-basics").send().await.expect_status(201);
     }
-    // One that none of them got.
-    broker.cli_ok(&["pool", "seed", "--name-prefix", "spare", "--start", "900000", "--count", "1"]).await;
+    // Two that none of them got.
+    broker.cli_ok(&["pool", "seed", "--name-prefix", "spare", "--start", "900000", "--count", "2"]).await;
     held.sandbox_id().to_owned()
 }
 

@@ -2,6 +2,8 @@
 //! read-only token.
 
 use broker_tests::api::ADMIN_TOKEN;
+use broker_tests::table::now_s;
+use broker_tests::{Broker, wait_for_condition};
 use serde_json::{Value, json};
 
 use super::{VIEWER, control, open, says, sign_in};
@@ -67,6 +69,47 @@ pub(super) async fn a_bulk_action_survives_a_reload(page: &mut Chromium, origin:
     page.click(&control("Close")).await;
     page.until(&says("No letter matches.")).await;
     assert!(page.evaluate("sessionStorage.length").await == 0, "what is done is not kept");
+}
+
+/// A discard is done and its answer is lost: who goes on takes none that came after the count.
+pub(super) async fn a_lost_answer_takes_no_letter_that_came_later(page: &mut Chromium, broker: &Broker) {
+    let queue = broker.queues().name("maintenance-dlq");
+    let dies = async |letters: &[&str], open: usize| {
+        let letters: Vec<_> = letters.iter().map(|letter| (*letter).to_owned()).collect();
+        broker.queues().send_all(&queue, &letters).await;
+        broker.holds_letters(open).await;
+        // Ages are whole seconds.
+        let died = now_s();
+        wait_for_condition("a second", async || if now_s() > died + 1 { Ok(()) } else { Err(now_s()) }).await;
+    };
+    dies(&["drill 0", "drill 1", "drill 2"], 3).await;
+    open(page, "overview").await;
+    open(page, "letters").await;
+    page.until(&says("3 letters shown")).await;
+    page.click(&control("Discard all …")).await;
+    page.write("document.querySelector('dialog [name=why]')", "a drill").await;
+    let answers =
+        json!({ "patterns": [{ "urlPattern": "*dead-letters/discard*", "requestStage": "Response" }] });
+    page.call("Fetch.enable", answers).await;
+    page.click(&control("Discard 3")).await;
+    let answered = page.event("Fetch.requestPaused").await;
+    let lost = json!({ "requestId": answered["params"]["requestId"], "errorReason": "ConnectionReset" });
+    page.call("Fetch.failRequest", lost).await;
+    page.call("Fetch.disable", json!({})).await;
+    page.until(&says("The API cannot be reached.")).await;
+
+    dies(&["later"], 1).await;
+    page.click(&control("Go on")).await;
+    page.until("document.querySelector('dialog h2').innerText === 'Done'").await;
+    page.until(&says("0 of 3 discarded.")).await;
+    page.click(&control("Close")).await;
+    page.until(&says("1 letter shown")).await;
+    page.click(&control("Discard all …")).await;
+    page.write("document.querySelector('dialog [name=why]')", "a drill").await;
+    page.click(&control("Discard 1")).await;
+    page.until(&says("1 of 1 discarded.")).await;
+    page.click(&control("Close")).await;
+    page.until(&says("No letter matches.")).await;
 }
 
 pub(super) async fn a_viewer_only_looks(page: &mut Chromium) {

@@ -16,7 +16,8 @@ use serde_json::json;
 use super::Operator;
 use crate::handlers;
 use crate::request::parameters::{
-    ACTION_DRY_RUN, QUARANTINE_ALL, QUARANTINE_CAUSE, QUARANTINE_IDS, QUARANTINE_WHY,
+    ACTION_DRY_RUN, LEAVING, QUARANTINE_ALL, QUARANTINE_CAUSE, QUARANTINE_IDS, QUARANTINE_LIMIT,
+    QUARANTINE_WHY,
 };
 use crate::request::prefer::Preferences;
 use crate::request::query::Query;
@@ -26,8 +27,6 @@ use crate::response::problem::Problem;
 
 /// Sandboxes of one list.
 const MOST_SHOWN: usize = 200;
-/// The most sandboxes that leave by one call that names none.
-const MOST: u64 = 1_000;
 
 impl Operator {
     pub(super) async fn quarantined(&self) -> Result<Response, Problem> {
@@ -63,8 +62,7 @@ impl Operator {
         query: &Query,
         head: &Parts,
     ) -> Result<Response, Problem> {
-        let all = QUARANTINE_ALL.parameter();
-        query.only(&[&[QUARANTINE_IDS, QUARANTINE_CAUSE, all, ACTION_DRY_RUN.parameter()]])?;
+        query.only(&[LEAVING])?;
         let cause = query.checked(&QUARANTINE_CAUSE, |text| {
             QuarantineCause::ALL.into_iter().find(|cause| cause.as_str() == text).ok_or(())
         })?;
@@ -89,7 +87,8 @@ impl Operator {
         let (store, clock, now) = (&self.rpc.store, &self.rpc.clock, self.rpc.clock.now());
         let wait = handlers::wait(Preferences::of(&head.headers), self.wait).max(Duration::from_secs(1));
         let until = clock.instant() + wait;
-        let goes_on = |begun| begun < MOST && clock.instant() < until;
+        let most = u64::from(query.number(&QUARANTINE_LIMIT)?);
+        let goes_on = |begun| begun < most && clock.instant() < until;
         let dry_run = query.flag(&ACTION_DRY_RUN)?;
         let told =
             |report| Ok(Response::json(StatusCode::OK, json!(QuarantineReportBody::from(report)), "done"));
