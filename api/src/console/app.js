@@ -38,6 +38,7 @@ const app = {
   go,
   say,
   drawer,
+  opening,
   closeDrawer,
   refresh,
   runbook: (section) => drawer("Runbook", sectionOf(section)),
@@ -230,6 +231,15 @@ function say(text, bad = false) {
 }
 
 let before = null;
+/** Rises with whatever is opened or closed. */
+let turn = 0;
+
+/** A `drawer` for what is read first: it shows nothing once something else was opened, or closed. */
+function opening() {
+  let mine = ++turn;
+  return (...what) => { if (mine === turn) mine = drawer(...what); };
+}
+
 function drawer(title, ...content) {
   before ??= document.activeElement;
   const head = h("h2", { tabindex: "-1" }, title);
@@ -237,9 +247,11 @@ function drawer(title, ...content) {
   frame.aside.hidden = false;
   frame.aside.scrollTop = 0;
   head.focus({ preventScroll: true });
+  return ++turn;
 }
 
 function closeDrawer() {
+  turn += 1;
   if (!frame || frame.aside.hidden) return;
   frame.aside.hidden = true;
   show(frame.aside);

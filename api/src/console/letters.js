@@ -52,11 +52,12 @@ function pretty(letter) {
 
 /** Shows a letter, byte for byte, beside the view. */
 export async function openLetter(app, letterId) {
+  const drawer = app.opening();
   const letter = await get(`dead-letters/${part(letterId)}`);
   const one = { id: letter.id };
   const late = letter.deadline !== null && letter.deadline < now();
   const payload = h("pre", { tabindex: "0", "aria-label": "Payload" }, pretty(letter));
-  app.drawer(`${letter.kind === "unknown" ? "message" : letter.kind}: ${letter.reason.replaceAll("_", " ")}`,
+  drawer(`${letter.kind === "unknown" ? "message" : letter.kind}: ${letter.reason.replaceAll("_", " ")}`,
     letter.state === "dead" && app.mayAct && h("p", { class: "actions" },
       button("Replay", () => start(app, "replay", one), { class: "main" }),
       button("Discard", () => start(app, "discard", one))),

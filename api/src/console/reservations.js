@@ -87,11 +87,11 @@ function calendar() {
   ];
 }
 
-function open(one) {
+function open(one, drawer = view.app.drawer) {
   const { app } = view;
   const [word, tone] = standing(one);
   const command = (text) => h("pre", { class: "command" }, `broker reservation ${text}`);
-  app.drawer(`${number(one.count)} ${wants(one)} for ${one.tenant}`,
+  drawer(`${number(one.count)} ${wants(one)} for ${one.tenant}`,
     h("p", { class: `big ${tone ?? ""}` }, `${word[0].toUpperCase()}${word.slice(1)}.`),
     h("p", null, button("What to do", () => app.runbook("reservations"), { class: "quiet" })),
     terms([
@@ -140,7 +140,7 @@ async function read() {
   const wanted = view.rows.find((one) => one.id === view.wanted);
   view.wanted = null;
   draw();
-  if (wanted) open(wanted);
+  if (wanted) open(wanted, view.opening);
 }
 
 function turn(ways) {
@@ -155,7 +155,7 @@ export default {
 
   open(app, what) {
     const span = (name) => button(name, () => { view.span = name; draw(); }, { "data-span": name });
-    view = { app, rows: null, span: "week", at: what?.at ?? now(), tenant: what?.tenant, wanted: what?.id, title: h("strong"), calendar: h("div"), list: h("div") };
+    view = { app, rows: null, span: "week", at: what?.at ?? now(), tenant: what?.tenant, wanted: what?.id, opening: app.opening(), title: h("strong"), calendar: h("div"), list: h("div") };
     view.spans = h("div", { class: "choices", role: "group", "aria-label": "Time shown" }, Object.keys(SPANS).map(span));
     const all = view.tenant && h("p", null, `Of ${view.tenant} only. `, button("Show all", () => app.go("reservations"), { class: "link" }));
     view.root = h("div", { class: "stack" },

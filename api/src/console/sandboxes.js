@@ -52,10 +52,11 @@ export function facts(app, sandbox) {
 
 /** Opens the story of a sandbox beside the view. */
 export async function openStory(app, sandboxId) {
-  app.drawer(`Sandbox ${sandboxId}`, h("p", { class: "muted" }, "Reading its story …"));
+  const drawer = app.opening();
+  drawer(`Sandbox ${sandboxId}`, h("p", { class: "muted" }, "Reading its story …"));
   const story = await get(`sandboxes/${part(sandboxId)}/history`).catch((error) => error);
-  if (story instanceof Error) return app.drawer(`Sandbox ${sandboxId}`, h("p", { class: "bad" }, story.message));
-  app.drawer(`Sandbox ${sandboxId}`, facts(app, story.sandbox), h("h3", null, "Story"), timeline(story),
+  if (story instanceof Error) return drawer(`Sandbox ${sandboxId}`, h("p", { class: "bad" }, story.message));
+  drawer(`Sandbox ${sandboxId}`, facts(app, story.sandbox), h("h3", null, "Story"), timeline(story),
     h("p", { class: "muted" }, "Acts of operators since ", new Date(story.audit_since * 1000).toISOString().slice(0, 10), story.audit_is_partial && "; a day of them was too long to be read whole", "."));
 }
 

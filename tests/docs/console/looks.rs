@@ -72,12 +72,16 @@ pub(super) async fn looks(page: &mut Chromium) {
     }
 }
 
-pub(super) async fn picture(page: &mut Chromium, name: &str) {
-    // Two frames: what was sized anew is drawn anew.
+/// Two frames: what was answered is shown, and what was sized anew is drawn anew.
+pub(super) async fn two_frames(page: &mut Chromium) {
     page.promised(
         "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))",
     )
     .await;
+}
+
+pub(super) async fn picture(page: &mut Chromium, name: &str) {
+    two_frames(page).await;
     let folder = binaries::workspace().join("target/console");
     std::fs::create_dir_all(&folder).expect("a folder for pictures");
     let bytes = BASE64_STANDARD.decode(page.screenshot().await).expect("base64");

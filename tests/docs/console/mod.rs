@@ -10,6 +10,7 @@ mod measure;
 mod prepare;
 mod questions;
 mod safety;
+mod slow;
 
 use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::{Broker, Setup};
@@ -83,6 +84,7 @@ pub(crate) async fn tells_why(sandboxes: usize, letters: usize) {
     acts::jobs_are_run(&mut page).await;
     acts::supply_is_paused(&mut page).await;
     acts::a_broken_sandbox_is_put_aside(&mut page, &broker).await;
+    slow::a_late_answer_replaces_nothing(&mut page).await;
     safety::nothing_is_left_behind(&mut page, &origin).await;
     safety::a_hidden_tab_reads_nothing(&mut page).await;
     safety::a_bulk_action_survives_a_reload(&mut page, &origin, letters).await;
