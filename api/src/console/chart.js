@@ -50,7 +50,7 @@ export function chart({ title, series, kind, write = number, height = 150, onpic
   const label = (one, at) => {
     const value = at ? one.of(at) : null;
     const inner = [h("i", { class: `dot is-${one.name}`, "aria-hidden": "true" }), one.label, h("b", null, value === null ? "–" : write(value))];
-    return h("li", null, onpick ? h("button", { type: "button", class: "quiet", onclick: () => onpick(one.name) }, inner) : inner);
+    return h("li", { "data-key": one.name }, onpick ? h("button", { type: "button", class: "quiet", onclick: () => onpick(one.name) }, inner) : inner);
   };
 
   function drawLegend() {

@@ -30,12 +30,27 @@ export function show(element, ...children) {
   return element;
 }
 
-/** Draws anew what is in `root`; the control that had the focus keeps it. */
+/**
+ * Draws anew what is in `root`; the control that had the focus keeps it: the one of that name, or in that place, of the same thing
+ * (`data-key`). If it is gone, its table has the focus, or the whole; never a control of another thing.
+ */
 export function keepFocus(root, draw) {
-  const controls = () => [...root.querySelectorAll("button, a, input, select, summary, [tabindex]")];
-  const at = controls().indexOf(document.activeElement);
+  const had = document.activeElement;
+  if (had === root || !root.contains(had)) return draw();
+  const keyOf = (one) => one.closest("[data-key]")?.dataset.key;
+  const name = (one) => one.getAttribute("aria-label") ?? one.textContent;
+  const key = keyOf(had), region = had.closest("[role=region]")?.getAttribute("aria-label");
+  const controls = () => [...root.querySelectorAll("button, a, input, select, summary, [tabindex]")].filter((one) => keyOf(one) === key);
+  const before = controls();
   draw();
-  if (at >= 0 && !root.contains(document.activeElement)) controls()[at]?.focus({ preventScroll: true });
+  if (root.contains(document.activeElement)) return;
+  const after = controls();
+  const same = after.filter((one) => name(one) === name(had));
+  const next = same.length === 1 ? same[0] : after.length === before.length ? after[before.indexOf(had)] : null;
+  next?.focus({ preventScroll: true });
+  if (root.contains(document.activeElement)) return;
+  root.tabIndex = -1;
+  (region && [...root.querySelectorAll("[role=region]")].find((one) => name(one) === region) || root).focus({ preventScroll: true });
 }
 
 const NUMBERS = new Intl.NumberFormat("en");
@@ -105,7 +120,10 @@ export function terms(pairs) {
   return h("dl", { class: "terms" }, kept.map(([name, value]) => [h("dt", null, name), h("dd", null, value)]));
 }
 
-/** The cells of a row with what it does: `open`, when it is clicked; `help`, behind a question mark. */
+/**
+ * The cells of a row with its `key`, which tells it from the others and lasts, and what it does: `open`, when it is clicked; `help`,
+ * behind a question mark.
+ */
 export const row = (cells, does) => Object.assign(cells, does);
 
 /** A table; `rows` are arrays of cells. A head that begins with # is of numbers. */
@@ -118,7 +136,7 @@ export function table(caption, heads, rows, none) {
   const body = rows.map((row) =>
     h(
       "tr",
-      row.open ? { class: "opens", onclick: (event) => event.target.closest("a,button,input,label") || row.open() } : null,
+      { "data-key": row.key, ...(row.open && { class: "opens", onclick: (event) => event.target.closest("a,button,input,label") || row.open() }) },
       row.map((cell, at) => h("td", { class: tones[at], "data-head": names[at] }, cell)),
       helps && help(row),
     ),

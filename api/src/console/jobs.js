@@ -66,7 +66,7 @@ function draw(seen) {
         ? button("Resume", () => schedule(job.job, "resume"), { "aria-label": `Resume: ${job.job}` })
         : button("Pause", () => schedule(job.job, "pause"), { "aria-label": `Pause: ${job.job}` }),
     ]),
-  ], { help: () => view.app.runbook(SECTIONS[job.job] ?? "what-the-jobs-cost") }));
+  ], { key: job.job, help: () => view.app.runbook(SECTIONS[job.job] ?? "what-the-jobs-cost") }));
   keepFocus(view.list, () => show(view.list, table("Jobs", ["Job", "Does", "Next run", "Last run from here", view.app.mayAct ? "Actions" : ""], rows, "No worker has scheduled a job yet.")));
 }
 

@@ -1,7 +1,7 @@
 // Overview: what is wrong right now, the figures, the last hour.
 
 import { chart, sparkline } from "./chart.js";
-import { button, h, keepFocus, many, number, show, span, table, took, when } from "./dom.js";
+import { button, h, keepFocus, many, number, row, show, span, table, took, when } from "./dom.js";
 
 const STATES = ["arriving", "available", "reserved", "allocated", "pending_deletion", "stale", "quarantined", "deletion_failed"];
 
@@ -15,7 +15,7 @@ function problems(app, seen) {
     return h("p", { class: "panel fine" }, h("i", { class: "dot is-available", "aria-hidden": "true" }), "Nothing is wrong.");
   }
   return h("ul", { class: "panel problems" }, seen.problems.map((problem) =>
-    h("li", { class: `is-${problem.severity}` },
+    h("li", { class: `is-${problem.severity}`, "data-key": problem.text },
       h("span", { class: "tag" }, problem.severity === "page" ? "now" : "soon"),
       h("span", null, problem.text),
       button("What to do", () => app.runbook(problem.runbook), { class: "quiet", "aria-label": `What to do: ${problem.text}` }))));
@@ -23,7 +23,7 @@ function problems(app, seen) {
 
 function tile(label, value, detail, values, tone, onclick) {
   const inner = [h("span", { class: "label" }, label), h("strong", { class: tone }, value), h("small", null, detail), sparkline(values)];
-  return onclick ? h("button", { type: "button", class: "panel tile", onclick }, inner) : h("div", { class: "panel tile" }, inner);
+  return onclick ? h("button", { type: "button", class: "panel tile", "data-key": label, onclick }, inner) : h("div", { class: "panel tile" }, inner);
 }
 
 function tiles(app, seen) {
@@ -52,12 +52,12 @@ function flavours(app, seen) {
   if (rows.length === 0) return null;
   return h("section", { class: "panel", "aria-label": "Pool by flavour" },
     h("header", null, h("h2", null, "Pool by flavour")),
-    table("Sandboxes by flavour and state", ["Flavour", ...STATES.map((name) => `#${name.replaceAll("_", " ")}`)], rows.map(([name, states]) => [
+    table("Sandboxes by flavour and state", ["Flavour", ...STATES.map((name) => `#${name.replaceAll("_", " ")}`)], rows.map(([name, states]) => row([
       name === "any" ? "no flavour" : name,
       ...STATES.map((state) => states[state]
         ? button(number(states[state]), () => app.go("sandboxes", { status: state, flavour: name }), { class: "link", "aria-label": `${number(states[state])} ${state.replaceAll("_", " ")} of ${name}` })
         : h("span", { class: "zero" }, "0")),
-    ])));
+    ], { key: name }))));
 }
 
 export default {

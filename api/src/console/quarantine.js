@@ -34,7 +34,7 @@ function draw() {
         used ? h("span", { class: "muted" }, "was handed out") : button("Release", act("release"), { "aria-label": `Release: ${one.sandbox_id}` }),
         button("Retire", act("retire"), { "aria-label": `Retire: ${one.sandbox_id}` }),
       ]),
-    ], { open, help: () => app.runbook("quarantine") });
+    ], { key: one.sandbox_id, open, help: () => app.runbook("quarantine") });
   });
   const all = (name) => () => ask(app, name, cause ? { cause } : { all: true }, cause ? `what ${CAUSES[cause]} put there` : "everything there");
   keepFocus(view.list, () => show(view.list,

@@ -62,7 +62,7 @@ function lane(one, shown) {
   const wide = (own.to - own.from) / (shown.to - shown.from);
   const narrow = `${wide < 0.12 ? " is-narrow" : ""}${own.from - shown.from > 0.75 * (shown.to - shown.from) ? " is-late" : ""}`;
   const bar = h("button", { type: "button", class: `bar-of is-${dot}${narrow}`, onclick: () => open(one), "aria-label": `${one.tenant}: ${text} ${wants(one)}, ${word}` }, parts, h("span", null, text));
-  return h("li", { class: "lane" },
+  return h("li", { class: "lane", "data-key": one.id },
     h("div", { class: "lane-of" }, h("b", null, one.tenant), h("span", { class: "muted" }, `${number(one.count)} ${wants(one)}`)),
     h("div", { class: "track" },
       shown.ticks.map(([at]) => between(h("i", { class: "tick" }), shown, at, at)),
@@ -123,7 +123,7 @@ function draw() {
       one.allocated === null ? none() : number(one.allocated),
       h("span", { class: "state" }, h("i", { class: `dot is-${dot}`, "aria-hidden": "true" }), h("span", { class: tone }, word)),
       one.from === null ? none() : local(one.from), one.until === null ? "without end" : local(one.until), one.made_by,
-    ], { open: () => open(one), help: () => view.app.runbook("reservations") });
+    ], { key: one.id, open: () => open(one), help: () => view.app.runbook("reservations") });
   });
   keepFocus(view.root, () => {
     show(view.calendar, calendar());

@@ -30,7 +30,7 @@ async function read() {
       h("span", { class: "actions" }, view.app.mayAct && (one.state === "paused" || one.state === "stopped"
         ? button("Resume", () => change(one.flavour, "resume"), { "aria-label": `Resume: ${one.flavour}` })
         : button("Pause", () => change(one.flavour, "pause"), { "aria-label": `Pause: ${one.flavour}` }))),
-    ], { help: () => view.app.runbook("refill") });
+    ], { key: one.flavour, help: () => view.app.runbook("refill") });
   });
   const heads = ["Flavour", "State", "#Wanted", "#Available", "#Arriving", "#Asked for", "#Missing", "#There are", "Next call", view.app.mayAct ? "Actions" : ""];
   keepFocus(view.list, () => show(view.list, table("Refill", heads, rows, "The policy refills no flavour.")));

@@ -41,7 +41,7 @@ async function read(more) {
     one.waiting > 0 ? button(number(one.waiting), () => app.go("waiting", { tenant: one.tenant }), { class: "link", "aria-label": `${number(one.waiting)} of ${one.tenant} wait` }) : "0",
     one.oldest_since ? when(one.oldest_since) : none(),
     number(one.weight), running(app, one), next(app, one),
-  ], { help: () => app.runbook(one.waiting > 0 ? "waiting" : "policy") }));
+  ], { key: one.tenant, help: () => app.runbook(one.waiting > 0 ? "waiting" : "policy") }));
   keepFocus(view.list, () => show(view.list,
     table("Tenants", ["Tenant", "Limits", "#Waiting", "Oldest", "#Share", "Put aside now", "Next reservation"], rows, "The policy names no tenant, none waits, and nothing is reserved."),
     h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "tenant")}; others have no limit, and nothing waits for them`), page.next_cursor && button("More", () => read(true)))));

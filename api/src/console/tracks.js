@@ -44,7 +44,7 @@ function died(app, letters) {
     button([h("span", { class: "unseen" }, "Open the letter that died "), when(one.last_at)], () => openLetter(app, one.id), { class: "link" }),
     one.kind, one.reason.replaceAll("_", " "), h("span", { class: "muted clip", title: one.reason_text }, one.reason_text),
     h("span", { class: "actions" }, app.mayAct && button("Replay …", () => start(app, "replay", { id: one.id }))),
-  ], { help: () => app.runbook("dead-letters") }));
+  ], { key: one.id, help: () => app.runbook("dead-letters") }));
   return h("section", { class: "panel", "aria-label": "Dead letters of this student" },
     h("header", null, h("h2", null, "Dead letters, the newest first")),
     table("Dead letters of this student", ["Died", "Kind", "Reason", "Why", app.mayAct ? "Actions" : ""], rows, ""));

@@ -43,15 +43,15 @@ async function read(more, byItself = false) {
 }
 
 function draw(page) {
-  const help = (one) => ({ help: () => view.app.runbook(section(one.reason)) });
+  const does = (key, one) => ({ key, help: () => view.app.runbook(section(one.reason)) });
   const lines = page.lines.filter((line) => line.length > 0).map((line) => row([
     h("b", null, wants(line)), line.tenant, number(line.length), line.oldest_since ? when(line.oldest_since) : h("span", { class: "zero" }, "–"), why(line),
-  ], help(line)));
+  ], does(`line ${line.tenant} ${wants(line)}`, line)));
   const rows = view.rows.map((one) => row([
     one.track_id ? button(one.track_id, () => view.app.go("tracks", { find: one.track_id }), { class: "link" }) : h("span", { class: "muted" }, "unknown"),
     wants(one), one.tenant, number(one.ahead), when(one.since), when(one.deadline), why(one),
-    h("span", { class: "actions" }, view.app.mayAct && button("Cancel", () => cancel({ id: one.request_id }), { "aria-label": `Cancel: ${one.track_id ?? one.request_id}` })),
-  ], help(one)));
+    h("span", { class: "actions" }, view.app.mayAct && button("Cancel", () => ask({ id: one.request_id }), { "aria-label": `Cancel: ${one.track_id ?? one.request_id}` })),
+  ], does(one.request_id, one)));
   const drawn = () => {
     show(view.lines, lines.length > 0 && [h("h2", null, "Lines"), table("Lines", ["Wants", "Tenant", "#Waiting", "Oldest", "Why"], lines, "")]);
     show(view.list, lines.length > 0 && h("h2", null, "Requests, line by line"),
@@ -83,10 +83,13 @@ async function cancel(which) {
   }
 }
 
-/** Counts those that match, as far as the call that finds the first, and cancels all once that is confirmed. */
-async function cancelAll() {
+function cancelAll() {
   const query = filters();
-  const which = Object.keys(query).length === 0 ? { all: true } : query;
+  return ask(Object.keys(query).length === 0 ? { all: true } : query);
+}
+
+/** Counts those that are selected, as far as the call that finds the first, and cancels all once that is confirmed. */
+async function ask(which) {
   const title = h("h2", { id: "cancel-title" }, "Cancel requests that wait");
   const body = h("div", { class: "stack" }, h("p", { role: "status" }, "Counting, nothing is changed …"));
   const dialog = h("dialog", { "aria-labelledby": "cancel-title", onclose: () => dialog.remove() }, title, body);

@@ -1,9 +1,10 @@
 //! Tests of the console's actions: dead letters, waiting requests, jobs, supply, quarantine.
 
-use broker_tests::Broker;
+use broker_tests::{Broker, wait_for_condition};
+use serde_json::json;
 
 use super::looks::picture;
-use super::{BROKEN, BROKEN_LATER, control, open, says};
+use super::{BROKEN, BROKEN_LATER, control, open, reads_by_itself, says};
 use crate::chromium::Chromium;
 
 /// What failed last, and how is it repeated: one replayed, one discarded.
@@ -41,15 +42,48 @@ pub(super) async fn letters_are_repaired(page: &mut Chromium, letters: usize) {
     page.click(&control("Cancel")).await;
 }
 
-/// Who waits, and why; one is cancelled, then the rest.
-pub(super) async fn who_waits_is_cancelled(page: &mut Chromium) {
+/// Reads the list by itself until the request of this student is no more in it.
+async fn until_gone(page: &mut Chromium, student: &str) {
+    wait_for_condition(&format!("{student} to be gone"), async || {
+        reads_by_itself(page).await;
+        let is_gone = format!("!{} && !({})", says("reading …"), control(&format!("Cancel: {student}")));
+        if page.evaluate(&is_gone).await == true { Ok(()) } else { Err("it is listed") }
+    })
+    .await;
+}
+
+/// Who waits, and why; one is cancelled, then the rest. What is read meanwhile moves the focus to nobody else's row.
+pub(super) async fn who_waits_is_cancelled(page: &mut Chromium, broker: &Broker) {
+    let focus = "document.activeElement.getAttribute('aria-label')";
     open(page, "waiting").await;
     page.until(&says("3 requests shown")).await;
     page.until(&says("nothing that fits is free")).await;
-    page.click(&control("Cancel: waits-1")).await;
-    page.until(&says("2 requests shown")).await;
+    page.evaluate(&format!("{}.focus()", control("Cancel: waits-1"))).await;
+    broker.cli_ok(&["waiting", "cancel", "--track", "waits-0"]).await;
+    until_gone(page, "waits-0").await;
+    assert_eq!(page.evaluate(focus).await, "Cancel: waits-1");
+    broker.cli_ok(&["waiting", "cancel", "--track", "waits-1"]).await;
+    until_gone(page, "waits-1").await;
+    assert_eq!(page.evaluate(focus).await, "Requests that wait", "the row is gone");
+
+    // A click alone changes nothing.
+    page.click(&control("Cancel: waits-2")).await;
+    page.until(&control("Cancel 1 request")).await;
+    page.click(&control("Close")).await;
+    page.until("!document.querySelector('dialog')").await;
+    page.until(&control("Cancel: waits-2")).await;
+    let call = broker.allocate("waits-3").name_prefix("big-").respond_async();
+    call.json(&json!({ "max_wait_s": 3_600 })).send().await.expect_status(202);
+    wait_for_condition("waits-3 to be listed", async || {
+        reads_by_itself(page).await;
+        if page.evaluate(&says("2 requests shown")).await == true { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+    page.click(&control("Cancel: waits-2")).await;
+    page.click(&control("Cancel 1 request")).await;
+    page.until(&says("1 request shown")).await;
     page.click(&control("Cancel all …")).await;
-    page.click(&control("Cancel 2 requests")).await;
+    page.click(&control("Cancel 1 request")).await;
     page.until(&says("Nobody waits.")).await;
 }
 

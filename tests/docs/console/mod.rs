@@ -80,7 +80,7 @@ pub(crate) async fn tells_why(sandboxes: usize, letters: usize) {
     questions::are_answered_in_two_clicks(&mut page, &sandbox).await;
     looks::looks(&mut page).await;
     acts::letters_are_repaired(&mut page, letters).await;
-    acts::who_waits_is_cancelled(&mut page).await;
+    acts::who_waits_is_cancelled(&mut page, &broker).await;
     acts::jobs_are_run(&mut page).await;
     acts::supply_is_paused(&mut page).await;
     acts::a_broken_sandbox_is_put_aside(&mut page, &broker).await;
@@ -110,4 +110,13 @@ async fn sign_in(page: &mut Chromium, token: &str) {
 async fn open(page: &mut Chromium, view: &str) {
     page.click(&format!("document.querySelector('[data-view={view}]')")).await;
     page.until(&format!("location.hash === '#{view}'")).await;
+}
+
+/// Lets the page see that it is time to read by itself what it shows. Its clock goes on a minute.
+async fn reads_by_itself(page: &mut Chromium) {
+    page.evaluate(
+        "(() => { const before = Date.now; Date.now = () => before() + 60000; \
+         document.dispatchEvent(new Event('visibilitychange')) })()",
+    )
+    .await;
 }
