@@ -30,6 +30,7 @@ function next(app, { tenant, next: one, planned }) {
 
 async function read(more) {
   const mine = (view.reading = {});
+  view.turned = more;
   const page = await get("tenants", { limit: 50, cursor: more ? view.cursor : null });
   if (mine !== view.reading) return;
   view.rows = more ? [...view.rows, ...page.tenants] : page.tenants;
@@ -44,7 +45,7 @@ async function read(more) {
   ], { key: one.tenant, help: () => app.runbook(one.waiting > 0 ? "waiting" : "policy") }));
   keepFocus(view.list, () => show(view.list,
     table("Tenants", ["Tenant", "Limits", "#Waiting", "Oldest", "#Share", "Put aside now", "Next reservation"], rows, "The policy names no tenant, none waits, and nothing is reserved."),
-    h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "tenant")}; others have no limit, and nothing waits for them`), page.next_cursor && button("More", () => read(true)))));
+    h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "tenant")}${page.next_cursor ? " shown" : "; others have no limit, and nothing waits for them"}`), page.next_cursor && button("More", () => read(true)))));
 }
 
 export default {
@@ -56,5 +57,5 @@ export default {
     return [h("div", { class: "panel" }, view.list)];
   },
   every: 15000,
-  reload: (byItself) => (byItself && view.rows.length > 50 ? null : read(false)),
+  reload: (byItself) => (byItself && view.turned ? null : read(false)),
 };

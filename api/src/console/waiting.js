@@ -1,6 +1,7 @@
 // Who waits in a line, since when, why and how many are ahead; one, or all that match, can be cancelled.
 //
-// Reads: a page of 50 requests when it is opened, filtered or turned, at Refresh, and every 15 s while it is the first page.
+// Reads: a page of 50 requests when it is opened, filtered or turned, at Refresh, and every 15 s while it is the first page
+// (as many calls as it takes to find as many as are shown).
 
 import { PAGE, pages, post } from "./api.js";
 import { button, field, h, keepFocus, many, number, row, show, table, when } from "./dom.js";
@@ -31,15 +32,21 @@ async function read(more, byItself = false) {
   busy.hidden = byItself;
   const mine = (view.reading = {});
   let rows = more ? view.rows : [];
-  const wanted = rows.length + PAGE;
+  // By itself it shows no less than was shown.
+  const wanted = byItself ? Math.max(1, view.rows.length) : rows.length + PAGE;
   await pages("waiting", view.filters, more ? view.cursor : null, (page) => {
     if (mine !== view.reading) return 0;
     rows = [...rows, ...page.waiting];
+    if (byItself && rows.length < wanted && page.next_cursor) return wanted - rows.length;
     Object.assign(view, { rows, cursor: page.next_cursor });
     draw(page);
     busy.textContent = "still looking …";
-    return byItself ? 0 : wanted - rows.length;
-  }).finally(() => { if (mine === view.reading) busy.hidden = true; });
+    return wanted - rows.length;
+  }).finally(() => {
+    if (mine !== view.reading) return;
+    busy.hidden = true;
+    view.reading = null;
+  });
 }
 
 function draw(page) {
@@ -53,7 +60,8 @@ function draw(page) {
     h("span", { class: "actions" }, view.app.mayAct && button("Cancel", () => ask({ id: one.request_id }), { "aria-label": `Cancel: ${one.track_id ?? one.request_id}` })),
   ], does(one.request_id, one)));
   const drawn = () => {
-    show(view.lines, lines.length > 0 && [h("h2", null, "Lines"), table("Lines", ["Wants", "Tenant", "#Waiting", "Oldest", "Why"], lines, "")]);
+    show(view.lines, lines.length > 0 && [h("h2", null, "Lines"), table("Lines", ["Wants", "Tenant", "#Waiting", "Oldest", "Why"], lines, ""),
+      page.lines_total > page.lines.length && h("p", { class: "foot muted" }, `The longest ${number(page.lines.length)} of ${number(page.lines_total)} lines.`)]);
     show(view.list, lines.length > 0 && h("h2", null, "Requests, line by line"),
       table("Requests that wait", ["Student", "Wants", "Tenant", "#Ahead", "Since", "Until", "Why", view.app.mayAct ? "Actions" : ""], rows, page.next_cursor ? "None so far: lines are read a part at a time." : "Nobody waits."),
       h("p", { class: "foot" }, h("span", { class: "muted" }, `${many(view.rows.length, "request")} shown, line by line`), page.next_cursor && button("More", () => read(true)),
@@ -129,5 +137,5 @@ export default {
   },
 
   every: 15000,
-  reload: (byItself) => (byItself && (view.rows.length > PAGE || !view.busy.hidden) ? null : read(false, byItself)),
+  reload: (byItself) => (byItself && (view.rows.length > PAGE || view.reading) ? null : read(false, byItself)),
 };

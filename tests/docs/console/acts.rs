@@ -3,7 +3,7 @@
 use broker_tests::{Broker, wait_for_condition};
 use serde_json::json;
 
-use super::looks::picture;
+use super::looks::{picture, two_frames};
 use super::{BROKEN, BROKEN_LATER, control, open, reads_by_itself, says};
 use crate::chromium::Chromium;
 
@@ -85,6 +85,46 @@ pub(super) async fn who_waits_is_cancelled(page: &mut Chromium, broker: &Broker)
     page.click(&control("Cancel all …")).await;
     page.click(&control("Cancel 1 request")).await;
     page.until(&says("Nobody waits.")).await;
+}
+
+/// Where one call reads a part of a list, what is read by itself shows no less than was shown, and reads no list anew of which
+/// more was asked for.
+pub(super) async fn what_was_found_stays(page: &mut Chromium) {
+    // As among many lines: each call finds one.
+    page.evaluate(
+        "window.asIs = window.fetch; window.fetch = (url, more) => \
+         window.asIs(url.replace(/(waiting|tenants)\\?(.*)limit=\\d+/, '$1?$2limit=1'), more); true",
+    )
+    .await;
+    open(page, "waiting").await;
+    page.until(&says("3 requests shown")).await;
+    page.until("document.querySelector('.busy').hidden").await;
+    page.evaluate(
+        "window.least = 99; window.watch = new MutationObserver(() => { window.least = Math.min(window.least, \
+         document.querySelectorAll('[aria-label=\"Requests that wait\"] tbody tr').length) }); \
+         window.watch.observe(document.querySelector('.view'), { childList: true, subtree: true }); true",
+    )
+    .await;
+    reads_by_itself(page).await;
+    page.until("window.least < 99").await;
+    page.evaluate("window.watch.disconnect()").await;
+    assert_eq!(page.evaluate("window.least").await, 3, "requests that a refresh shows");
+
+    open(page, "tenants").await;
+    page.until(&says("1 tenant shown")).await;
+    page.click(&control("More")).await;
+    page.until(&says("2 tenants shown")).await;
+    let asked = |page: &Chromium, path: &str| page.asked().iter().filter(|url| url.contains(path)).count();
+    let (tenants, overviews) = (asked(page, "admin/tenants"), asked(page, "admin/overview"));
+    reads_by_itself(page).await;
+    wait_for_condition("two overviews", async || {
+        two_frames(page).await;
+        if asked(page, "admin/overview") > overviews + 1 { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+    assert_eq!(asked(page, "admin/tenants"), tenants, "what was turned is read anew");
+    page.until(&says("2 tenants shown")).await;
+    page.evaluate("window.fetch = window.asIs; true").await;
 }
 
 /// A job is run, paused and resumed, and the audit tells who did it.

@@ -80,6 +80,7 @@ pub(crate) async fn tells_why(sandboxes: usize, letters: usize) {
     questions::are_answered_in_two_clicks(&mut page, &sandbox).await;
     looks::looks(&mut page).await;
     acts::letters_are_repaired(&mut page, letters).await;
+    acts::what_was_found_stays(&mut page).await;
     acts::who_waits_is_cancelled(&mut page, &broker).await;
     acts::jobs_are_run(&mut page).await;
     acts::supply_is_paused(&mut page).await;
