@@ -20,6 +20,9 @@ export class Refused extends Error {
   }
 }
 
+/** How long an answer may take, in milliseconds; that of an act, which may wait, longer. */
+const READ_MS = 15000, ACT_MS = 60000;
+
 async function call(method, path, query, headers) {
   const given = Object.entries(query ?? {}).filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false);
   const text = new URLSearchParams(given).toString();
@@ -33,9 +36,10 @@ async function call(method, path, query, headers) {
       credentials: "omit",
       referrerPolicy: "no-referrer",
       redirect: "error",
-      signal: stop.signal,
+      signal: AbortSignal.any([stop.signal, AbortSignal.timeout(method === "GET" ? READ_MS : ACT_MS)]),
     });
-    const body = await response.json().catch(() => ({}));
+    // An answer that broke off is none; a refusal may come from before the API.
+    const body = await response.json().catch((error) => response.ok ? Promise.reject(error) : {});
     if (!response.ok) throw new Refused(response.status, body.error?.code, body.detail ?? body.error?.message, body.error?.request_id);
     return { status: response.status, body };
   } catch (error) {

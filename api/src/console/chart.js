@@ -56,7 +56,7 @@ export function chart({ title, series, kind, write = number, height = 150, onpic
   function drawLegend() {
     const known = minutes.filter((minute) => series.some((one) => one.of(minute) !== null));
     // What was answered is known when its minute is over.
-    const over = kind === "area" ? known : known.filter((minute) => minute.at < until - 60);
+    const over = kind === "area" ? known : known.filter((minute) => minute.at < until - 60 && minute.at > until - 240);
     const at = picked ?? over.at(-1);
     show(legend, picked && h("li", { class: "muted" }, clock(picked.at)), series.map((one) => label(one, at)));
   }

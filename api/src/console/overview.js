@@ -30,7 +30,8 @@ function tiles(app, seen) {
   const states = seen.pool?.states ?? {};
   const past = seen.history;
   const over = past.filter((minute) => minute.at + 60 <= seen.now);
-  const last = over.at(-1);
+  // What is older is not how it is.
+  const last = over.findLast((minute) => minute.at > seen.now - 180);
   const answered = over.map((minute) => minute.created + minute.existing);
   const rate = last ? (last.created + last.existing) / 60 : 0;
   const waiting = seen.requests;
@@ -38,7 +39,7 @@ function tiles(app, seen) {
   return [
     tile("Free", number(states.available), seen.pool ? h("span", null, "counted ", when(seen.pool.as_of)) : "not counted yet", past.map(counted("available")), states.available === 0 ? "bad" : null, () => app.go("sandboxes", { status: "available" })),
     tile("Allocated", number(states.allocated), `${number(states.pending_deletion ?? 0)} to be deleted`, past.map(counted("allocated")), null, () => app.go("sandboxes", { status: "allocated" })),
-    tile("Answers", `${rate < 10 ? Math.round(rate * 10) / 10 : Math.round(rate)}/s`, last?.refused ? `${number(last.refused)} refused` : "none refused", answered, last?.refused ? "bad" : null),
+    tile("Answers", last ? `${rate < 10 ? Math.round(rate * 10) / 10 : Math.round(rate)}/s` : "–", !last ? "none known of late" : last.refused ? `${number(last.refused)} refused` : "none refused", answered, last?.refused ? "bad" : null),
     tile("p99", took(last?.p99_ms), last?.p50_ms ? `half within ${took(last.p50_ms)}` : "none of late", over.map((minute) => minute.p99_ms), null),
     tile("Backlog", number(waiting?.visible), waiting ? oldest ? `oldest ${took(oldest)}` : `${number(waiting.in_flight)} in hand` : "the queue does not answer", past.map((minute) => minute.visible), null),
     tile("Workers", number(seen.processes.workers), `${many(seen.processes.apis, "API")}`, past.map((minute) => minute.workers), seen.processes.workers === 0 ? "bad" : null),

@@ -90,6 +90,7 @@ pub(crate) async fn tells_why(sandboxes: usize, letters: usize) {
     safety::a_hidden_tab_reads_nothing(&mut page).await;
     safety::a_bulk_action_survives_a_reload(&mut page, &origin, letters).await;
     safety::a_lost_answer_takes_no_letter_that_came_later(&mut page, &broker).await;
+    slow::what_hangs_is_told(&mut page).await;
     safety::a_viewer_only_looks(&mut page).await;
 
     let asked = page.asked();

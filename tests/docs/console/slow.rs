@@ -1,9 +1,9 @@
-//! Tests of the console with an API that answers late.
+//! Tests of the console with an API that answers late, or not at all.
 
 use serde_json::{Value, json};
 
 use super::looks::two_frames;
-use super::open;
+use super::{control, open, says};
 use crate::chromium::Chromium;
 
 const DRAWER: &str = "document.querySelector('.drawer').innerText";
@@ -45,4 +45,25 @@ pub(super) async fn a_late_answer_replaces_nothing(page: &mut Chromium) {
     goes_on(page, &late).await;
     assert!(page.evaluate("document.querySelector('.drawer').hidden").await == true, "another view is open");
     page.call("Fetch.disable", json!({})).await;
+}
+
+/// A page that is not answered does not say that it is live.
+pub(super) async fn what_hangs_is_told(page: &mut Chromium) {
+    open(page, "overview").await;
+    let is_live = "document.querySelector('.live').innerText.trim() === 'live'";
+    page.until(is_live).await;
+    // The patience of the page, shortened.
+    page.evaluate(
+        "window.patience = AbortSignal.timeout; \
+         AbortSignal.timeout = (ms) => window.patience.call(AbortSignal, ms / 15); true",
+    )
+    .await;
+    page.call("Fetch.enable", json!({ "patterns": [{ "urlPattern": "*v1/admin/overview*" }] })).await;
+    page.click(&control("Refresh")).await;
+    page.event("Fetch.requestPaused").await;
+    page.until(&says("not reached")).await;
+    page.evaluate("AbortSignal.timeout = window.patience; true").await;
+    page.call("Fetch.disable", json!({})).await;
+    page.click(&control("Refresh")).await;
+    page.until(is_live).await;
 }
