@@ -1,6 +1,6 @@
 // Jobs: when each runs, run one now, pause its schedule.
 
-import { get, post } from "./api.js";
+import { Refused, get, post } from "./api.js";
 import { button, h, keepFocus, number, row, show, table, when } from "./dom.js";
 
 const DOES = {
@@ -30,6 +30,9 @@ function report(told) {
   return h("span", { class: told.status === "failed" ? "bad" : null, role: "status" }, told.aborted ?? [counts, ...details].join(", "));
 }
 
+/** Whether a look at a run failed for now, and may tell more the next time. */
+const passes = (error) => error instanceof Refused && (error.status === 0 || error.status === 429 || error.status >= 500);
+
 async function run(job) {
   const tell = (told) => { reports.set(job, told); draw(view.app.seen); };
   tell({ status: "queued" });
@@ -37,7 +40,8 @@ async function run(job) {
     let { body } = await post(RUNS[job], null, { prefer: "wait=5" });
     while (body.status === "queued") {
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-      if (document.visibilityState === "visible") body = await get(`jobs/${body.request_id}`);
+      if (document.visibilityState !== "visible") continue;
+      body = await get(`jobs/${body.request_id}`).catch((error) => { if (passes(error)) return body; throw error; });
     }
     tell(body);
   } catch (error) {
