@@ -1,6 +1,6 @@
 // Charts of the last hour as inline SVG: lines, stacked areas and stacked bars over sixty minutes.
 
-import { clock, h, number, s, show } from "./dom.js";
+import { clock, h, number, s, show, zone } from "./dom.js";
 
 const HOUR = 3600;
 const SHORTEST = 600;
@@ -146,7 +146,7 @@ export function chart({ title, series, kind, write = number, height = 150, onpic
   function drawTable() {
     if (!rows.open) return show(rows, summary);
     show(rows, summary, h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${title} as a table` }, h("table", null,
-      h("thead", null, h("tr", null, h("th", { scope: "col" }, "Minute (UTC)"), series.map((one) => h("th", { scope: "col" }, one.label)))),
+      h("thead", null, h("tr", null, h("th", { scope: "col" }, `Minute (${zone})`), series.map((one) => h("th", { scope: "col" }, one.label)))),
       h("tbody", null, minutes.toReversed().map((minute) => h("tr", null, h("td", null, clock(minute.at)), series.map((one) => h("td", null, one.of(minute) === null ? "–" : write(one.of(minute))))))))));
   }
   rows.addEventListener("toggle", drawTable);

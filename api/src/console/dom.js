@@ -84,7 +84,8 @@ export function setNow(seconds) {
 export const now = () => Date.now() / 1000 + skew;
 
 const full = (ms) => new Date(ms).toISOString().replace("T", " ").replace(/\.\d+Z/, " UTC");
-export const clock = (seconds) => new Date(seconds * 1000).toISOString().slice(11, 16);
+/** A time of day where the reader is. */
+export const clock = (seconds) => new Date(seconds * 1000).toTimeString().slice(0, 5);
 
 /** A moment, relative; whole on hover. */
 export function when(seconds) {

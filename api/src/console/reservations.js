@@ -5,7 +5,6 @@
 import { get } from "./api.js";
 import { button, h, id, keepFocus, local, many, now, number, row, show, table, terms, when, zone } from "./dom.js";
 
-const HOUR = 3600;
 const SPANS = { day: 1, week: 7, month: 28 };
 const ENDS = { over: "its time was over", no_show: "nobody came", deleted: "an operator ended it" };
 
@@ -24,10 +23,10 @@ function standing(one) {
   return one.missing > 0 ? [`${number(one.missing)} to come`, "warn", "visible"] : ["all put aside", null, "available"];
 }
 
-/** A day's first moment where the reader is, `days` later. */
-function midnight(seconds, days = 0) {
+/** A day's first moment where the reader is, `days` later; or an hour of that day, by the clock. */
+function midnight(seconds, days = 0, hour = 0) {
   const at = new Date(seconds * 1000);
-  return new Date(at.getFullYear(), at.getMonth(), at.getDate() + days).getTime() / 1000;
+  return new Date(at.getFullYear(), at.getMonth(), at.getDate() + days, hour).getTime() / 1000;
 }
 
 /** What is looked at, from a midnight on: from, to, and the lines between. */
@@ -36,7 +35,7 @@ function range() {
   const from = midnight(view.at);
   const to = midnight(from, days);
   const ticks = view.span === "day"
-    ? [0, 3, 6, 9, 12, 15, 18, 21].map((hour) => [from + hour * HOUR, `${String(hour).padStart(2, "0")}:00`])
+    ? [0, 3, 6, 9, 12, 15, 18, 21].map((hour) => [midnight(from, 0, hour), `${String(hour).padStart(2, "0")}:00`])
     : Array.from({ length: days }, (_, day) => midnight(from, day)).filter((_, day) => days <= 7 || day % 7 === 0)
       .map((at) => [at, new Date(at * 1000).toLocaleDateString("en-GB", { weekday: "short", day: "numeric", month: days > 7 ? "short" : undefined })]);
   return { from, to, ticks };

@@ -4,6 +4,7 @@
 //! the test measures the first paint and the refresh, which are printed and not asserted.
 
 mod acts;
+mod clock;
 mod keyboard;
 mod looks;
 mod measure;
@@ -85,6 +86,7 @@ pub(crate) async fn tells_why(sandboxes: usize, letters: usize) {
     acts::jobs_are_run(&mut page).await;
     acts::supply_is_paused(&mut page).await;
     acts::a_broken_sandbox_is_put_aside(&mut page, &broker).await;
+    clock::hours_are_those_of_the_reader(&mut page).await;
     slow::a_late_answer_replaces_nothing(&mut page).await;
     safety::nothing_is_left_behind(&mut page, &origin).await;
     safety::a_hidden_tab_reads_nothing(&mut page).await;
