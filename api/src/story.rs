@@ -4,7 +4,8 @@
 //! Invariant: a story costs a bounded number of reads: of a sandbox its record, its last lease, that lease's request, and the
 //! audit of eight days, a megabyte of each at most; of a track its lease, that lease's sandbox and request, the census, whether
 //! the pool is closed, the list of the lines, at most eight reads of places in the lines of its lease's tenant and eight in those of
-//! all, the reservations, and the permits of its tenant's limits, or of at most 100 of all. What such a bound leaves out is not told as not there.
+//! all, the reservations, and the permits of its tenant's limits, or of at most 100 of all. What such a bound leaves out is not
+//! told as not there.
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
 //! `/v1/admin/waiting`: who waits, and cancelling. The same code as `broker waiting`.
 //!
-//! A call reads and cancels a bounded number of places, and one that names no requests cancels for no longer than its caller waits; a page may hold fewer than `limit`, even none, and still have a
-//! `next_cursor`, and a cancellation that says `more` is continued by the same call with its `next_cursor`. A line stays listed for
-//! a while after it was emptied, so a call without a cursor would read the same lines again.
+//! A call reads and cancels a bounded number of places, and one that names no requests cancels for no longer than its caller
+//! waits; a page may hold fewer than `limit`, even none, and still have a `next_cursor`, and a cancellation that says `more` is
+//! continued by the same call with its `next_cursor`. A line stays listed for a while after it was emptied, so a call without a
+//! cursor would read the same lines again.
 
 use std::time::Duration;
 
