@@ -358,9 +358,9 @@ fn show(flavour: &str, values: [u64; GAUGES.len()]) {
 }
 
 /// Shows whether refill of a flavour is stopped or paused: the last round may have been another process's.
-pub(crate) fn show_flow(flavour: &FlavourName, flow: &Flow) {
+pub(crate) fn show_flow(flavour: &FlavourName, flow: &Flow, now: Timestamp) {
     let standing =
-        [("broker_refill_stopped", flow.breaker.is_open()), ("broker_refill_paused", flow.paused.is_some())];
+        [("broker_refill_stopped", flow.is_stopped(now)), ("broker_refill_paused", flow.paused.is_some())];
     for (name, holds) in standing {
         metrics::gauge!(name, "flavour" => flavour.to_string()).set(f64::from(u8::from(holds)));
     }
