@@ -179,6 +179,7 @@ async fn what_the_provider_was_asked_to_delete_leaves_the_quarantine_for_its_del
     place.seed(1).await;
     let (store, id, key) = (&place.store, sandbox(0).id, "SBX#sandbox-000");
     alter(&place, key, "status", text("quarantined")).await;
+    alter(&place, key, "state_key", text("000000000007")).await;
     alter(&place, key, "deletion_requested_at", number(7)).await;
     let seen = Seen { id: &id, version: 1 };
     let now = place.clock.now();
