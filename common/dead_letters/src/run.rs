@@ -99,7 +99,7 @@ impl<'a> ActionRun<'a> {
             self.tally.interrupted = true;
         }
         let took = self.now().duration_since(self.began);
-        self.tally.unreadable = selected.unreadable();
+        self.tally.unreadable += selected.unreadable();
         // What failed, or another run holds, stands before it: the same call finds it again.
         let leaves_none = self.tally.failed == 0 && !self.held_by_others;
         let goes_on = self.tally.more && leaves_none && self.options.within.is_some();
@@ -153,9 +153,16 @@ impl<'a> ActionRun<'a> {
             self.tally.more |= self.held_by_others;
             return Ok(());
         }
-        while let Some(id) = held.pop() {
+        'held: while let Some(id) = held.pop() {
             let letter = loop {
-                let letter = self.letters.store.dead_letters.get(&id).await?;
+                let letter = match self.letters.store.dead_letters.get(&id).await {
+                    // It stops no other.
+                    Err(StoreError::Malformed { .. }) => {
+                        self.tally.unreadable += 1;
+                        continue 'held;
+                    }
+                    read => read?,
+                };
                 let now = self.letters.clock.now();
                 let Some(until) =
                     letter.as_ref().filter(|letter| letter.is_held(now)).and_then(|l| l.held_until)

@@ -20,14 +20,15 @@ pub enum Selection {
 
 /// The selected letters.
 pub(super) enum Selected {
-    These(Box<Store>, VecDeque<DeadLetterId>),
+    /// Named ones, and how many of them cannot be read so far.
+    These(Box<Store>, VecDeque<DeadLetterId>, u64),
     Matching(Box<DeadLetterListing>),
 }
 
 impl Selected {
     pub(super) fn new(store: &Store, selection: Selection) -> Self {
         match selection {
-            Selection::These(ids) => Self::These(Box::new(store.clone()), ids.into()),
+            Selection::These(ids) => Self::These(Box::new(store.clone()), ids.into(), 0),
             Selection::Matching(filter) => Self::listed(store, filter, None),
             Selection::Behind(id, filter) => Self::listed(store, filter, Some(&id)),
         }
@@ -59,7 +60,7 @@ impl Selected {
     pub(super) fn unreadable(&self) -> u64 {
         match self {
             Self::Matching(listing) => listing.unreadable().len() as u64,
-            Self::These(..) => 0,
+            Self::These(_, _, unreadable) => *unreadable,
         }
     }
 
@@ -70,11 +71,15 @@ impl Selected {
     ) -> Result<Option<DeadLetter>, StoreError> {
         match self {
             Self::Matching(listing) => listing.next().await,
-            Self::These(store, ids) => {
+            Self::These(store, ids, unreadable) => {
                 while let Some(id) = ids.pop_front() {
-                    match store.dead_letters.get(&id).await? {
-                        Some(letter) => return Ok(Some(letter)),
-                        None => missing.push(id),
+                    match store.dead_letters.get(&id).await {
+                        // It stops no other.
+                        Err(StoreError::Malformed { .. }) => *unreadable += 1,
+                        read => match read? {
+                            Some(letter) => return Ok(Some(letter)),
+                            None => missing.push(id),
+                        },
                     }
                 }
                 Ok(None)

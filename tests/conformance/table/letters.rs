@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
+use broker_dead_letters::{Action, ActionOptions, DeadLetters, Selection};
 use broker_domain::{
     DeadLetter, DeadLetterId, DeadLetterState, JobReport, MessageSummary, Outcome, PersistedRequest, Reason,
     RequestState, ReturnRequest, SandboxId, Source, Subject, Task, Times, Timestamp, TrackId,
 };
+use broker_queue::{QueueKind, Sender};
 use broker_store::{Actor, DeadLetterOrder, PendingRecord, Requeued, StoreError, Write};
 use broker_tests::together;
+use tokio_util::sync::CancellationToken;
 
 use super::records::queued;
 use crate::place::Place;
@@ -386,4 +390,30 @@ async fn a_letter_of_a_return_ends_its_record_also_before_it_is_written_and_a_re
         .await
         .expect("taken");
     assert_eq!((taken, state(&unrecorded).await), (Write::Applied, RequestState::Queued));
+}
+
+#[tokio::test]
+async fn a_named_letter_that_cannot_be_read_is_counted_and_stops_no_other() {
+    let (place, urls) = Place::with_queues().await;
+    broker_store::schema::ensure(&place.aws.dynamodb, &place.table).await.expect("the table is made");
+    let (store, now) = (&place.store, place.clock.now());
+    let (wrong, good) = (letter("m-1", now), letter("m-2", now));
+    for one in [&wrong, &good] {
+        assert_eq!(store.dead_letters.record(one, None).await.expect("asked"), Write::Applied);
+    }
+    let update = place.aws.dynamodb.update_item().table_name(&place.table);
+    let update = update.key("PK", AttributeValue::S(format!("DEAD#{:02}", wrong.id.shard())));
+    let update = update.key("SK", AttributeValue::S(wrong.id.to_string()));
+    update.update_expression("REMOVE reason_code").send().await.expect("UpdateItem");
+    let to = |kind| Sender::new(place.aws.sqs.clone(), urls.get(kind), Sender::MAX_IN_FLIGHT);
+    let (requests, maintenance) = (to(QueueKind::Requests), to(QueueKind::Maintenance));
+    let letters =
+        DeadLetters::new(store.clone(), requests, maintenance, place.clock.clone(), place.entropy.clone());
+    let named = Selection::These(vec![wrong.id, good.id.clone()]);
+    let (discard, stop) = (Action::Discard { why: "a test".to_owned() }, CancellationToken::new());
+    let told = letters.perform(discard, named, ActionOptions::default(), "op", &stop, |_| ()).await;
+    let told = told.expect("performed");
+    assert_eq!((told.done, told.unreadable, told.failed, told.interrupted), (1, 1, 0, false), "{told:?}");
+    let left = store.dead_letters.get(&good.id).await.expect("read").expect("there");
+    assert_eq!(left.state, DeadLetterState::Discarded);
 }

@@ -96,11 +96,9 @@ async fn perform(
         context.entropy.clone(),
     );
     let now = context.now().await?;
-    let selection = if args.ids.is_empty() {
-        Selection::Matching(args.filter.at(now))
-    } else {
-        Selection::These(args.ids)
-    };
+    let is_named = !args.ids.is_empty();
+    let selection =
+        if is_named { Selection::These(args.ids) } else { Selection::Matching(args.filter.at(now)) };
     let lifecycle = Lifecycle::new();
     lifecycle.end_on_signals()?;
     let options = ActionOptions { dry_run: args.dry_run, rate: args.rate, limit: args.limit, within: None };
@@ -124,7 +122,7 @@ async fn perform(
         let ids: Vec<_> = tally.missing.iter().map(ToString::to_string).collect();
         output::complain(&format!("there is no dead letter {}", ids.join(", ")));
     }
-    let not_all = args.all && tally.unreadable > 0;
+    let not_all = (args.all || is_named) && tally.unreadable > 0;
     match (tally.interrupted, tally.failed) {
         // Not all of all, or of those that were named.
         (false, 0) if not_all || !tally.missing.is_empty() => Ok(Done::Failed),
