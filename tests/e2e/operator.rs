@@ -22,6 +22,27 @@ async fn init_may_be_repeated_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn an_init_that_would_change_or_refuse_a_table_says_so_before() {
+    story(Setup::new().workers(0).apis(0), async |broker| {
+        let name = |what: &str| broker.queues().name(what);
+        let (bare, foreign) = (name("bare"), name("foreign"));
+        broker.table().create_bare(&bare, ["PK", "SK"]).await;
+        broker.table().create_bare(&foreign, ["id", "range"]).await;
+        for (table, told) in [
+            (&bare, "has no index: --adopt-table would add it, expiry by ttl would be turned on"),
+            (&foreign, "has other keys than PK and SK: it would be refused"),
+            (&name("elsewhere"), "would be created"),
+        ] {
+            let looked = broker.cli_ok(&["init", "--dry-run", "--table", table]).await.stdout;
+            assert!(looked.contains(&format!("table {table}: {told}\n")), "{looked}");
+        }
+        let refused = broker.cli(&["init", "--table", &foreign]).await;
+        assert!(refused.code == 1 && refused.stderr.contains("other keys than PK, SK"), "{refused:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_seeded_pool_is_listed_counted_and_removed_again() {
     story(Setup::new().workers(0).apis(0).pool(250), async |broker| {
         let listed =

@@ -25,10 +25,15 @@ pub(crate) struct Init {
 }
 
 pub(crate) async fn run(context: Context, args: Init) -> anyhow::Result<Done> {
-    if args.dry_run {
-        return look(&context).await;
-    }
     let table = &context.config.table;
+    let seen = match schema::inspect(&context.aws.dynamodb, table).await {
+        Ok(seen) => Some(seen),
+        Err(StoreError::NoTable { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if args.dry_run {
+        return look(&context, seen.as_ref()).await;
+    }
     let mut done = Done::Ok;
     if args.adopt_table {
         // First: the index may take hours, and its operator may have gone by then.
@@ -102,19 +107,9 @@ fn changes(seen: &inspect::QueueInspection, was: &str, is: &str) -> String {
 }
 
 /// What of the table and the queues would be made or changed; nothing is written.
-async fn look(context: &Context) -> anyhow::Result<Done> {
-    let table = &context.config.table;
-    let word = match schema::inspect(&context.aws.dynamodb, table).await {
-        Ok(seen) => match seen.index {
-            schema::IndexState::Usable => "is there",
-            schema::IndexState::NotActive => "is there, its index is being built",
-            schema::IndexState::Foreign => "has another index of that name: it would be refused",
-            schema::IndexState::Missing => "has no index: --adopt-table would add it",
-        },
-        Err(StoreError::NoTable { .. }) => "would be created",
-        Err(error) => return Err(error.into()),
-    };
-    output::line(format_args!("table {table}: {word}"))?;
+async fn look(context: &Context, seen: Option<&schema::Inspection>) -> anyhow::Result<Done> {
+    let word = seen.map_or_else(|| "would be created".to_owned(), standing);
+    output::line(format_args!("table {}: {word}", context.config.table))?;
     for seen in inspect::queues(&context.aws, &context.names, context.config.visibility).await? {
         let word = match (seen.exists, seen.differs.is_empty()) {
             (false, _) => "would be created".to_owned(),
@@ -125,6 +120,28 @@ async fn look(context: &Context) -> anyhow::Result<Done> {
     }
     output::line("\nnothing was written: without --dry-run it is")?;
     Ok(Done::Ok)
+}
+
+/// How a table stands, and what would be changed of it.
+fn standing(seen: &schema::Inspection) -> String {
+    if !seen.keys {
+        return "has other keys than PK and SK: it would be refused".to_owned();
+    }
+    if !seen.replicas.is_empty() {
+        return format!("has replicas in {}: it would be refused", seen.replicas.join(", "));
+    }
+    if let Some(attribute) = &seen.foreign_ttl {
+        return format!("removes what is past its {attribute}: it would be refused");
+    }
+    let index = match seen.index {
+        schema::IndexState::Usable => "is there",
+        schema::IndexState::NotActive => "is there, its index is being built",
+        schema::IndexState::Foreign => {
+            return "has another index of that name: it would be refused".to_owned();
+        }
+        schema::IndexState::Missing => "has no index: --adopt-table would add it",
+    };
+    if seen.expires { index.to_owned() } else { format!("{index}, expiry by ttl would be turned on") }
 }
 
 /// Of a table of another tool that gets its index. On standard error: it may take hours.
