@@ -2,7 +2,7 @@
 
 use broker_tests::process::Process;
 use broker_tests::table::{number, sandbox_key, text};
-use broker_tests::{Broker, Outage, Provider, Setup, ShapedService, story, wait_for_condition};
+use broker_tests::{Broker, Fault, Outage, Provider, Rule, Setup, ShapedService, story, wait_for_condition};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -73,6 +73,26 @@ async fn a_worker_that_drains_is_alive_to_who_would_change_the_shards() {
         broker.kill_worker(0);
         assert_eq!(broker.table().instances().await, [""; 0], "it has ended, and is not listed any more");
         assert_eq!(broker.shown(lent.sandbox_id()).await["status"], "deleted");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_read_the_table_s_settings_writes_nothing() {
+    story(Setup::new().apis(0).workers(0).pool(1).faults(1), async |broker| {
+        let url = broker.proxy().urls().dynamodb_url.clone();
+        let of_others = [("AWS_ENDPOINT_URL_DYNAMODB", url.as_str()), ("BROKER_STATE_SHARDS", "8")];
+        let seed = ["pool", "seed", "--start", "5", "--count", "1"];
+        // Later than a command would wait for its first answer.
+        broker.proxy().add(Rule::new(Fault::LateResponse).on("GetItem").containing("POOL").times(3));
+        let refused = broker.cli_with(&seed, &of_others).await;
+        assert!(refused.code == 2 && refused.stderr.contains("BROKER_STATE_SHARDS"), "{refused:#?}");
+        broker.proxy().calm();
+        broker.proxy().add(Rule::new(Fault::Refuse("ValidationException")).on("GetItem").containing("POOL"));
+        let unknown = broker.cli_with(&seed, &of_others).await;
+        assert!(unknown.code == 1 && unknown.stderr.contains("is not known"), "{unknown:#?}");
+        broker.proxy().calm();
+        assert_eq!(broker.stats().await.total, 1);
     })
     .await;
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use broker_domain::{Pause, Timestamp};
@@ -113,8 +112,6 @@ pub(crate) struct Context {
 
 /// Answers of AWS that a clock is compared with before it is believed: three that agree correct it.
 pub(crate) const COMPARED: usize = 4;
-/// How long a command waits to compare its settings with the table's.
-const BINDING_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 impl Context {
     pub(crate) fn new(config: Config, clock: Clock, aws: Aws, operator: String) -> anyhow::Result<Self> {
@@ -123,12 +120,15 @@ impl Context {
         Ok(Self { config, clock, entropy: Entropy::from_system(), aws, names, store, operator })
     }
 
-    /// Refuses settings with which the table's data was not written. What else is wrong with the table, the command tells.
-    async fn check_settings(&self) -> anyhow::Result<()> {
-        let check = self.store.pool.check_settings(&self.config.prefix);
-        match tokio::time::timeout(BINDING_ANSWERS_WITHIN, check).await {
-            Ok(Err(SettingsError::Setting(error))) => Err(error.into()),
-            Ok(Ok(()) | Err(SettingsError::Store(_))) | Err(_) => Ok(()),
+    /// Refuses settings with which the table's data was not written, and a table that does not say with which it was. One that is
+    /// not there has no data.
+    pub(crate) async fn check_settings(&self) -> anyhow::Result<()> {
+        match self.store.pool.check_settings(&self.config.prefix).await {
+            Ok(()) | Err(SettingsError::Store(StoreError::NoTable { .. })) => Ok(()),
+            Err(SettingsError::Setting(error)) => Err(error.into()),
+            Err(SettingsError::Store(error)) => {
+                Err(error).context("whether the settings are those of the table is not known")
+            }
         }
     }
 

@@ -46,7 +46,10 @@ fn run(cli: Cli, flags: Flags) -> anyhow::Result<Done> {
         Command::Provider(provider) => commands::provider::run(&settings, provider),
         Command::Api => Ok(commands::processes::api(&settings)),
         Command::Worker(worker) => Ok(commands::processes::worker(&settings, worker.until_stdin_closes)),
-        Command::Init(init) => settings.once(async |context| commands::init::run(context, init).await),
+        // It looks at the table first: one of another tool has no settings.
+        Command::Init(init) => {
+            settings.once_unbound(Patience::Long, async |context| commands::init::run(context, init).await)
+        }
         Command::Queues(out) => settings.once(async |context| commands::queues::run(context, out.json).await),
         Command::Overview(args) => {
             settings.once(async |context| commands::overview::run(context, args).await)

@@ -31,6 +31,10 @@ pub(crate) async fn run(context: Context, args: Init) -> anyhow::Result<Done> {
         Err(StoreError::NoTable { .. }) => None,
         Err(error) => return Err(error.into()),
     };
+    // One with other keys is none of ours, and is told so below.
+    if seen.as_ref().is_some_and(|seen| seen.keys) {
+        context.check_settings().await?;
+    }
     if args.dry_run {
         return look(&context, seen.as_ref()).await;
     }
