@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use broker_tests::cli::Stats;
 use broker_tests::queues::Depth;
-use broker_tests::table::now_s;
+use broker_tests::table::{now_s, sandbox_key, text};
 use broker_tests::{Provider, Setup, story, together, wait_for_condition};
 use serde_json::{Value, json};
 
@@ -38,6 +38,22 @@ async fn an_init_that_would_change_or_refuse_a_table_says_so_before() {
         }
         let refused = broker.cli(&["init", "--table", &foreign]).await;
         assert!(refused.code == 1 && refused.stderr.contains("other keys than PK, SK"), "{refused:#?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_init_that_finds_two_sandboxes_of_one_account_fails() {
+    story(Setup::new().workers(0).apis(0).pool(1), async |broker| {
+        let mut twin = broker.table().must_get(&sandbox_key("seed-000000")).await;
+        twin.insert("PK".to_owned(), text(&sandbox_key("twin")));
+        twin.insert("sandbox_id".to_owned(), text("twin"));
+        broker.table().put(twin).await;
+        let told = broker.cli(&["init"]).await;
+        assert_eq!(told.code, 1, "{told:#?}");
+        assert!(told.stderr.contains("refused: twin is the account that seed-000000 has"), "{told:#?}");
+        broker.table().delete(&sandbox_key("twin")).await;
+        broker.cli_ok(&["init"]).await;
     })
     .await;
 }

@@ -76,7 +76,8 @@ pub(crate) async fn run(context: Context, args: Init) -> anyhow::Result<Done> {
         ))?;
     }
     for doubled in recorded.doubled {
-        output::line(format_args!("refused: {} is the account that {} has", doubled.sandbox, doubled.by))?;
+        output::complain(&format!("refused: {} is the account that {} has", doubled.sandbox, doubled.by));
+        done = Done::Failed;
     }
     Ok(done)
 }
