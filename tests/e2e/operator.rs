@@ -8,6 +8,8 @@ use broker_tests::table::{now_s, sandbox_key, text};
 use broker_tests::{Provider, Setup, story, together, wait_for_condition};
 use serde_json::{Value, json};
 
+use crate::policy;
+
 #[tokio::test]
 async fn init_may_be_repeated_and_changes_nothing() {
     story(Setup::new().pool(3), async |broker| {
@@ -54,6 +56,50 @@ async fn an_init_that_finds_two_sandboxes_of_one_account_fails() {
         assert!(told.stderr.contains("refused: twin is the account that seed-000000 has"), "{told:#?}");
         broker.table().delete(&sandbox_key("twin")).await;
         broker.cli_ok(&["init"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_read_stops_only_what_needs_it() {
+    story(Setup::new().workers(0).apis(0).pool(1), async |broker| {
+        let refilled =
+            "[flavour.small]\nprefix = \"sandbox-\"\nrefill = { min = 1, max = 3, rate_per_minute = 6 }\n";
+        policy::apply(broker, refilled).await;
+        broker.cli_ok(&["refill", "pause", "small"]).await;
+        let reserve =
+            ["reservation", "create", "--tenant", "acme", "--name-prefix", "sandbox-", "--count", "1"];
+        let made: Value = broker.cli_ok(&[&reserve[..], &["--json"]].concat()).await.json();
+        let id = made["id"].as_str().expect("an id").to_owned();
+        let stood = broker.table().must_get("POLICY").await;
+        let mut newer = stood.clone();
+        newer.insert("policy_text".to_owned(), text("[of_the_future]\n"));
+        broker.table().put(newer).await;
+        for args in [
+            &["pool", "stats"][..],
+            &["pool", "list"],
+            &["tenants"],
+            &["reservation", "list"],
+            &["reservation", "show", &id],
+            &["reservation", "delete", &id],
+            &["refill", "resume", "small"],
+            &["refill", "pause", "small"],
+        ] {
+            let told = broker.cli_ok(args).await;
+            assert!(told.stderr.contains("newer version"), "{args:?}: {told:#?}");
+        }
+        for (args, code) in [
+            (&["pool", "list", "--flavour", "small"][..], 1),
+            (&["sandbox", "extend", "--flavour", "small", "--hours", "1"][..], 1),
+            (&reserve[..], 1),
+            (&["refill", "status"][..], 1),
+            (&["refill", "pause", "other"][..], 2),
+        ] {
+            let told = broker.cli(args).await;
+            assert_eq!(told.code, code, "{args:?}: {told:#?}");
+            assert!(told.stderr.contains("newer version"), "{args:?}: {told:#?}");
+        }
+        broker.table().put(stood).await;
     })
     .await;
 }

@@ -121,7 +121,7 @@ fn longer(record: &Record, by: LabDuration, now: Timestamp) -> anyhow::Result<Ti
 }
 
 async fn all(context: &Context, args: &Extend) -> anyhow::Result<Done> {
-    let policy = policy::in_force(context).await?;
+    let policy = policy::in_force_for(context, args.flavour.is_some()).await?;
     if let Some(flavour) = &args.flavour
         && !policy.flavours().contains_key(flavour)
     {

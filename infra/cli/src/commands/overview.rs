@@ -26,7 +26,7 @@ pub(crate) async fn run(context: Context, args: OverviewArgs) -> anyhow::Result<
     let queue = urls.get(QueueKind::Requests);
     let depth = topology::depth(&context.aws, &queue, queue.label().to_string()).await?;
     // What is wrong is shown also beside a policy that cannot be read.
-    let policy = policy::in_force(&context).await.unwrap_or_default();
+    let policy = policy::in_force_or_none(&context).await;
     let (scheduler, now) = (context.config.scheduler, context.clock.now());
     let overview = OverviewFacts::read(&context.store, &policy, scheduler, Some(depth), now);
     let overview = overview.await?.overview();

@@ -83,6 +83,19 @@ pub(crate) async fn in_force(context: &Context) -> anyhow::Result<Policy> {
     stands.policy().context("the policy in the table is of a newer version of this program")
 }
 
+/// The same for a command that goes on without it: of one that cannot be read, which is told, nothing is known.
+pub(crate) async fn in_force_or_none(context: &Context) -> Policy {
+    in_force(context).await.unwrap_or_else(|error| {
+        output::complain(&format!("without the policy, flavours and limits are not known: {error:#}"));
+        Policy::default()
+    })
+}
+
+/// The policy for a command that goes on without it, unless it names a flavour.
+pub(crate) async fn in_force_for(context: &Context, names_a_flavour: bool) -> anyhow::Result<Policy> {
+    if names_a_flavour { in_force(context).await } else { Ok(in_force_or_none(context).await) }
+}
+
 /// What is said of a `--flavour` that the policy does not name.
 pub(crate) fn no_such_flavour(flavour: &str) -> String {
     format!("--flavour {flavour}: the policy names no such flavour; see `broker policy show`")

@@ -144,7 +144,7 @@ async fn list(context: Context, json: bool) -> anyhow::Result<Done> {
         output::complain(&format!("{} cannot be read: {}", one.sandbox_id, one.why));
     }
     if json {
-        let policy = policy::in_force(&context).await.unwrap_or_default();
+        let policy = policy::in_force_or_none(&context).await;
         let shown = |record| PooledSandbox::new(record, policy.flavour_of(&record.sandbox.name));
         output::json(&found.iter().map(shown).collect::<Vec<_>>())?;
         return Ok(Done::Ok);

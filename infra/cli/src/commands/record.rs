@@ -27,7 +27,7 @@ pub(super) fn live(record: &Record) -> anyhow::Result<&Allocation> {
 
 pub(super) async fn print(context: &Context, record: &Record, as_json: bool) -> anyhow::Result<Done> {
     // A sandbox is shown also beside a policy that cannot be read.
-    let policy = policy::in_force(context).await.unwrap_or_default();
+    let policy = policy::in_force_or_none(context).await;
     let shown = json!(PooledSandbox::new(record, policy.flavour_of(&record.sandbox.name)));
     if as_json {
         output::json(&shown)?;

@@ -1,10 +1,11 @@
 //! `broker refill`: how many sandboxes each flavour is short of and why; pauses and resumes asking for new ones.
 
 use broker_domain::FlavourName;
-use broker_domain::policy::{Flavour, Policy};
+use broker_domain::policy::Policy;
 use broker_store::{Act, RefillStatus, pause_refill, resume_refill};
 use clap::{Args, Subcommand};
 
+use crate::commands::policy;
 use crate::context::Context;
 use crate::done::Done;
 use crate::output::{self, Output};
@@ -28,12 +29,10 @@ pub(crate) struct RefillFlavour {
 }
 
 pub(crate) async fn run(context: Context, command: RefillCommand) -> anyhow::Result<Done> {
-    let stored = context.store.policy.get().await?;
-    let policy = stored.map(|stored| stored.policy()).transpose()?.unwrap_or_default();
     match command {
-        RefillCommand::Status(output) => status(&context, &policy, &output).await,
-        RefillCommand::Pause(args) => change(&context, &policy, args, Act::PauseRefill).await,
-        RefillCommand::Resume(args) => change(&context, &policy, args, Act::ResumeRefill).await,
+        RefillCommand::Status(output) => status(&context, &policy::in_force(&context).await?, &output).await,
+        RefillCommand::Pause(args) => change(&context, args, Act::PauseRefill).await,
+        RefillCommand::Resume(args) => change(&context, args, Act::ResumeRefill).await,
     }
 }
 
@@ -56,13 +55,27 @@ async fn status(context: &Context, policy: &Policy, output: &Output) -> anyhow::
     Ok(Done::Ok)
 }
 
-async fn change(context: &Context, policy: &Policy, args: RefillFlavour, act: Act) -> anyhow::Result<Done> {
-    let name = FlavourName::new(args.flavour.clone()).ok();
-    let flavour = name.and_then(|name| policy.flavours().get_key_value(&name));
-    let Some((name, Flavour { refill: Some(_), .. })) = flavour else {
-        output::complain(&format!("the policy refills no flavour {:?}", args.flavour));
-        return Ok(Done::Misused);
+/// Whether a flavour is refilled. Beside a policy that cannot be read, which is told, it is one that was refilled before: a hook that
+/// makes too many must be stopped all the same.
+async fn is_refilled(context: &Context, name: &FlavourName) -> anyhow::Result<bool> {
+    match policy::in_force(context).await {
+        Ok(policy) => Ok(policy.flavours().get(name).is_some_and(|flavour| flavour.refill.is_some())),
+        Err(error) => {
+            output::complain(&format!("{error:#}"));
+            Ok(context.store.refill.flow(name).await?.version > 0)
+        }
+    }
+}
+
+async fn change(context: &Context, args: RefillFlavour, act: Act) -> anyhow::Result<Done> {
+    let name = match FlavourName::new(args.flavour.clone()) {
+        Ok(name) if is_refilled(context, &name).await? => name,
+        Ok(_) | Err(_) => {
+            output::complain(&format!("the policy refills no flavour {:?}", args.flavour));
+            return Ok(Done::Misused);
+        }
     };
+    let name = &name;
     let unchanged = context.act((act, name.as_str(), None), async |line| {
         let store = &context.store;
         if act == Act::PauseRefill {

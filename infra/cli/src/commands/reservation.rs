@@ -132,19 +132,23 @@ pub(crate) struct One {
 }
 
 pub(crate) async fn run(context: Context, command: ReservationCommand) -> anyhow::Result<Done> {
-    let policy = policy::in_force(&context).await?;
     match command {
-        ReservationCommand::Create(args) => create(&context, &policy, args).await,
+        // What is reserved is compared with what the policy lets there be.
+        ReservationCommand::Create(args) => create(&context, &policy::in_force(&context).await?, args).await,
+        ReservationCommand::Change(args) => change(&context, &policy::in_force(&context).await?, args).await,
         ReservationCommand::List(output) => {
+            let policy = policy::in_force_or_none(&context).await;
             let mut all = context.store.reservations.all().await?;
             all.sort_by_key(|one| (one.terms.begins_at().unwrap_or(one.made_at), one.id));
             show(&context, &policy, &all, output.json, Shown::List).await
         }
         ReservationCommand::Show(One { id, output }) => match context.store.reservations.get(id).await? {
-            Some(found) => show(&context, &policy, &[found], output.json, Shown::One).await,
+            Some(found) => {
+                let policy = policy::in_force_or_none(&context).await;
+                show(&context, &policy, &[found], output.json, Shown::One).await
+            }
             None => Ok(not_found(id)),
         },
-        ReservationCommand::Change(args) => change(&context, &policy, args).await,
         ReservationCommand::Delete(One { id, output }) => {
             let target = id.to_string();
             let closed = context.act((Act::DeleteReservation, &target, None), async |line| {
@@ -161,7 +165,10 @@ pub(crate) async fn run(context: Context, command: ReservationCommand) -> anyhow
                 Ok(closed)
             });
             match closed.await? {
-                Some(closed) => show(&context, &policy, &[closed], output.json, Shown::Written).await,
+                Some(closed) => {
+                    let policy = policy::in_force_or_none(&context).await;
+                    show(&context, &policy, &[closed], output.json, Shown::Written).await
+                }
                 None => Ok(not_found(id)),
             }
         }

@@ -53,7 +53,7 @@ async fn show(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
 }
 
 async fn history(context: Context, args: OneSandbox) -> anyhow::Result<Done> {
-    let policy = policy::in_force(&context).await.unwrap_or_default();
+    let policy = policy::in_force_or_none(&context).await;
     let story = story::of_sandbox(&context.store, &policy, &args.id, context.clock.now()).await?;
     let story = story.with_context(|| format!("there is no sandbox {}", args.id))?;
     if args.output.json {

@@ -22,7 +22,8 @@ pub(crate) struct TenantsArgs {
 }
 
 pub(crate) async fn run(context: Context, args: TenantsArgs) -> anyhow::Result<Done> {
-    let (store, policy, now) = (&context.store, policy::in_force(&context).await?, context.now().await?);
+    let policy = policy::in_force_or_none(&context).await;
+    let (store, now) = (&context.store, context.now().await?);
     let (lines, reservations) = tokio::try_join!(store.waiting.lines(now), store.reservations.all())?;
     let known = KnownTenants { policy: &policy, lines: &lines, reservations: &reservations, now };
     let (mut tenants, mut after) = (Vec::new(), None);

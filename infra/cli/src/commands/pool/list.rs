@@ -78,7 +78,7 @@ pub(crate) async fn run(context: Context, args: List) -> anyhow::Result<Done> {
     if args.handed_out {
         return handed_out(&context).await;
     }
-    let policy = policy::in_force(&context).await?;
+    let policy = policy::in_force_for(&context, args.flavour.is_some()).await?;
     if let Some(flavour) = args.flavour.as_deref()
         && flavour != ANY_FLAVOUR
         && policy.flavours().keys().all(|known| known.as_str() != flavour)
