@@ -61,6 +61,35 @@ async fn an_init_that_finds_two_sandboxes_of_one_account_fails() {
 }
 
 #[tokio::test]
+async fn a_sandbox_that_cannot_be_read_is_told_where_it_is_left_out() {
+    story(Setup::new().workers(0).apis(0).pool(2), async |broker| {
+        let whole = broker.table().must_get(&sandbox_key("seed-000001")).await;
+        let mut broken = whole.clone();
+        broken.remove("external_id");
+        broker.table().put(broken.clone()).await;
+        for (args, code) in [
+            (&["pool", "stats", "--json"][..], 1),
+            (&["pool", "list", "--json"][..], 1),
+            (&["pool", "list"][..], 0),
+            (&["sandbox", "extend", "--track-name", "lab", "--hours", "1"][..], 1),
+        ] {
+            let told = broker.cli(args).await;
+            assert_eq!(told.code, code, "{args:?}: {told:#?}");
+            assert!(told.stderr.contains("seed-000001"), "{args:?}: {told:#?}");
+        }
+        broker.table().put(whole).await;
+        // What cannot be read may be in use.
+        broken.insert("PK".to_owned(), text(&sandbox_key("real-1")));
+        broken.insert("sandbox_id".to_owned(), text("real-1"));
+        broker.table().put(broken).await;
+        let refused = broker.cli(&["pool", "seed", "--start", "5", "--count", "1"]).await;
+        assert!(refused.code == 1 && refused.stderr.contains("no seeds (real-1)"), "{refused:#?}");
+        broker.table().delete(&sandbox_key("real-1")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_policy_that_cannot_be_read_stops_only_what_needs_it() {
     story(Setup::new().workers(0).apis(0).pool(1), async |broker| {
         let refilled =

@@ -259,6 +259,8 @@ pub struct Scanned {
     pub parked: Vec<(Line, RequestId)>,
     /// The errors of items that cannot be read.
     pub unreadable: Vec<String>,
+    /// The ids of sandboxes among them that `sandboxes` has not.
+    pub left_out: Vec<String>,
 }
 
 #[cfg(test)]

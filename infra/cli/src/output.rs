@@ -167,6 +167,17 @@ pub(crate) fn complain(problem: &str) {
     let _ = writeln!(io::stderr(), "broker: {}", printable(problem));
 }
 
+/// Whether no sandbox was left out because it cannot be read; those that were are told.
+pub(crate) fn whole(left_out: &[String]) -> bool {
+    if !left_out.is_empty() {
+        let (many, ids) = (left_out.len(), left_out.join(", "));
+        complain(&format!(
+            "{many} sandboxes cannot be read and are left out, see `broker pool verify`: {ids}"
+        ));
+    }
+    left_out.is_empty()
+}
+
 /// Prints the error of a failed command to standard error; returns its exit code.
 pub(crate) fn refuse(error: &anyhow::Error) -> ExitCode {
     let is_broken_pipe = |cause: &(dyn std::error::Error + 'static)| {

@@ -82,8 +82,10 @@ impl ScanStore {
         let mut page = Scanned::default();
         for item in items {
             let pk = item.get(PK).and_then(|pk| pk.as_s().ok()).map(String::as_str).unwrap_or_default();
-            let read = if pk.starts_with(SANDBOX_PREFIX) {
-                a::read_sandbox(item).and_then(|sandbox| {
+            let read = if let Some(id) = pk.strip_prefix(SANDBOX_PREFIX) {
+                let sandbox = a::read_sandbox(item);
+                page.left_out.extend(sandbox.is_err().then(|| id.to_owned()));
+                sandbox.and_then(|sandbox| {
                     let misplaced = self.misplaced(item, &sandbox);
                     // Jobs read more of it. What the index has wrong is told already, and another program reads its own.
                     let is_read = misplaced.is_none() && sandbox.status != Status::Unknown;

@@ -128,7 +128,7 @@ async fn all(context: &Context, args: &Extend) -> anyhow::Result<Done> {
         output::complain(&no_such_flavour(flavour.as_str()));
         return Ok(Done::Misused);
     }
-    let matching = matching(context, args, &policy).await?;
+    let (matching, unreadable) = matching(context, args, &policy).await?;
     let mut told = Extended { found: matching.len() as u64, dry_run: args.dry_run, ..Extended::default() };
     if !args.dry_run && !matching.is_empty() {
         let of_all = context.audit(Act::Extend, &selection(args), Some(told.found)).await?;
@@ -136,7 +136,13 @@ async fn all(context: &Context, args: &Extend) -> anyhow::Result<Done> {
         context.ended(&of_all, &serde_json::to_string(&told)?).await;
         extended.with_context(|| format!("{} of {} were extended", told.extended, told.found))?;
     }
-    report(args, &told)
+    let done = report(args, &told)?;
+    if unreadable.is_empty() {
+        return Ok(done);
+    }
+    let (many, what) = (unreadable.len(), unreadable.join("; "));
+    output::complain(&format!("{many} items cannot be read, what they hold was left alone: {what}"));
+    Ok(Done::Failed)
 }
 
 /// What extends the leases, a few at a time.
@@ -240,10 +246,16 @@ async fn count(
     Ok(())
 }
 
-/// The sandboxes whose live leases match every filter.
-async fn matching(context: &Context, args: &Extend, policy: &Policy) -> anyhow::Result<Vec<Sandbox>> {
+/// The sandboxes whose live leases match every filter, and why items cannot be read that may be of such.
+async fn matching(
+    context: &Context,
+    args: &Extend,
+    policy: &Policy,
+) -> anyhow::Result<(Vec<Sandbox>, Vec<String>)> {
     let (mut sandboxes, mut leases) = (Vec::new(), BTreeMap::<LeaseKey, Lease>::new());
-    scan(&context.store, |page| {
+    let mut unreadable = Vec::new();
+    scan(&context.store, |mut page| {
+        unreadable.append(&mut page.unreadable);
         let of_lab = |sandbox: &Sandbox| {
             sandbox.live_allocation().is_some_and(|allocation| {
                 args.track_name.is_none() || allocation.track_name == args.track_name
@@ -265,7 +277,7 @@ async fn matching(context: &Context, args: &Extend, policy: &Policy) -> anyhow::
         args.tenant.is_none() || lease.is_some_and(|lease| lease.grant.sandbox_id == sandbox.id)
     };
     sandboxes.retain(of_tenant);
-    Ok(sandboxes)
+    Ok((sandboxes, unreadable))
 }
 
 /// The filters, for the audit.

@@ -91,8 +91,9 @@ pub(crate) async fn run(context: Context, args: List) -> anyhow::Result<Done> {
         args.flavour.as_deref().is_none_or(|wanted| wanted == own)
     };
     let limit = args.rows.most();
-    let mut rows: Vec<SandboxRow> = Vec::new();
-    scan(&context.store, |page| {
+    let (mut rows, mut left_out) = (Vec::<SandboxRow>::new(), Vec::new());
+    scan(&context.store, |mut page| {
+        left_out.append(&mut page.left_out);
         let in_state = |sandbox: &Sandbox| args.status.is_none_or(|status| sandbox.status == status);
         let wanted = page.sandboxes.iter().filter(|sandbox| in_state(sandbox) && of_flavour(sandbox));
         // One more than is shown tells whether there are more.
@@ -124,7 +125,9 @@ pub(crate) async fn run(context: Context, args: List) -> anyhow::Result<Done> {
         });
         output::table(["SANDBOX", "NAME", "STATUS", "FLAVOUR", "TRACK", "LAB", "EXPIRES AT"], cells)?;
     }
-    Ok(args.rows.told(there_are_more, &args.output))
+    let told = args.rows.told(there_are_more, &args.output);
+    // A program takes the list for whole.
+    if !output::whole(&left_out) && args.output.json { Ok(Done::Failed) } else { Ok(told) }
 }
 
 /// Everything that was ever handed out, by sandbox.

@@ -124,12 +124,12 @@ pub(crate) struct Seeded {
     pub(crate) refused: usize,
 }
 
-/// A sandbox of the pool that is no seed, by its id, if there is one.
-async fn no_seed(store: &Store) -> anyhow::Result<Option<SandboxId>> {
+/// A sandbox of the pool that is no seed, by its id, if there is one; also one that cannot be read.
+async fn no_seed(store: &Store) -> anyhow::Result<Option<String>> {
     let mut found = None;
     scan(store, |page| {
-        found =
-            page.sandboxes.into_iter().map(|sandbox| sandbox.id).find(|id| !id.as_str().starts_with(SEED));
+        let ids = page.sandboxes.into_iter().map(|sandbox| sandbox.id.to_string());
+        found = ids.chain(page.left_out).find(|id| !id.starts_with(SEED));
         found.is_none()
     })
     .await?;

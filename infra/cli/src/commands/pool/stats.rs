@@ -25,8 +25,9 @@ struct StatsShown {
 
 pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
     let policy = policy::in_force_or_none(&context).await;
-    let mut counted = PoolCount::new(&policy);
-    scan(&context.store, |page| {
+    let (mut counted, mut left_out) = (PoolCount::new(&policy), Vec::new());
+    scan(&context.store, |mut page| {
+        left_out.append(&mut page.left_out);
         for sandbox in &page.sandboxes {
             counted.add(&policy, Some(&sandbox.name), sandbox.status);
         }
@@ -53,7 +54,7 @@ pub(crate) async fn run(context: Context, json: bool) -> anyhow::Result<Done> {
         let all = std::iter::once(("(all)".to_owned(), together)).chain(by_flavour);
         output::table(["FLAVOUR", "STATE", "SANDBOXES"], all.flat_map(of_flavour))?;
     }
-    Ok(Done::Ok)
+    Ok(if output::whole(&left_out) { Done::Ok } else { Done::Failed })
 }
 
 /// The total, then each state.
