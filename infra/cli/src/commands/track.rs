@@ -2,7 +2,6 @@
 //! `GET /v1/admin/tracks/{track}` and the console.
 
 use broker_api::story;
-use broker_domain::policy::Policy;
 use broker_domain::{IdempotencyKey, LeaseKey, Timestamp, TrackId};
 use clap::Args;
 use serde_json::Value;
