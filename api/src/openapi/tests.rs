@@ -113,6 +113,17 @@ fn a_route_takes_a_query_if_it_tells_one() {
 }
 
 #[test]
+fn every_route_but_probes_tells_that_a_process_can_be_full() {
+    let document = whole();
+    for route in Route::ALL {
+        let method = route.method().as_str().to_ascii_lowercase();
+        let told = resolved(&document, &document["paths"][route.template()][method]["responses"]["503"]);
+        let tells = told.to_string().contains("OVERLOADED");
+        assert_eq!(tells, !route.is_probe(), "{route:?}");
+    }
+}
+
+#[test]
 fn every_code_is_told_under_its_own_status() {
     let document = whole();
     let mut told = BTreeSet::new();

@@ -26,8 +26,8 @@ impl Operator {
         if !live && let Some(census) = store.census.get().await? {
             return Ok(census);
         }
-        let as_of = self.rpc.clock.now();
-        let counted = store.sandboxes.count(&*self.known_policy()?).await?;
+        let (policy, as_of) = (self.known_policy()?, self.rpc.clock.now());
+        let counted = store.sandboxes.count(&policy).await?;
         Ok(Census {
             by_status: counted.by_status(),
             by_flavour: counted.by_flavour(),
