@@ -102,7 +102,7 @@ pub(super) async fn what_was_found_stays(page: &mut Chromium) {
     page.evaluate(
         "window.least = 99; window.watch = new MutationObserver(() => { window.least = Math.min(window.least, \
          document.querySelectorAll('[aria-label=\"Requests that wait\"] tbody tr').length) }); \
-         window.watch.observe(document.querySelector('.view'), { childList: true, subtree: true }); true",
+         window.watch.observe(document.querySelector('[aria-label=\"Requests that wait\"]').parentElement, { childList: true }); true",
     )
     .await;
     reads_by_itself(page).await;
