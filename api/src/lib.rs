@@ -31,7 +31,6 @@ mod served;
 mod service;
 mod shared_read;
 pub mod story;
-mod story_limits;
 pub mod tenants;
 pub mod waiting;
 

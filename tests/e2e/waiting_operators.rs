@@ -71,7 +71,7 @@ async fn a_cancellation_is_done_also_where_a_place_cannot_be_deleted_yet() {
             let ended = broker.outcome(location, track).await;
             assert_eq!(ended.text_of("status"), "cancelled", "{ended:#?}");
         }
-        // Whoever reads such a place leaves it.
+        // The worker that reads such a place deletes it.
         arrive(broker, 1, 1).await;
         every_place_is_left(broker).await;
     })

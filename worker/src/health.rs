@@ -30,13 +30,13 @@ pub(crate) struct Health {
 
 /// The checks of a worker that starts: nothing is received before they begin.
 #[derive(Debug)]
-pub(crate) struct HealthChecks {
+pub(crate) struct TableWatch {
     opened: watch::Sender<bool>,
     failing: watch::Sender<Option<Instant>>,
     suspect: Arc<Notify>,
 }
 
-impl HealthChecks {
+impl TableWatch {
     /// Starts the checks, from the pool status `standing`, until the lifecycle's soft end; then the worker is unhealthy for good.
     pub(crate) fn start(self, store: Store, clock: Clock, lifecycle: &Lifecycle, standing: &PoolStatus) {
         let Self { opened, failing, suspect } = self;
@@ -49,12 +49,12 @@ impl HealthChecks {
 
 impl Health {
     /// The health of a worker that starts, and its checks.
-    pub(crate) fn starting() -> (Self, HealthChecks) {
+    pub(crate) fn starting() -> (Self, TableWatch) {
         let (opened, open) = watch::channel(false);
         let (failing, failed_at) = watch::channel(None);
         let suspect = Arc::new(Notify::new());
         let health = Self { open, suspect: Arc::clone(&suspect), failed_at };
-        (health, HealthChecks { opened, failing, suspect })
+        (health, TableWatch { opened, failing, suspect })
     }
 
     /// Open while messages should be received.

@@ -52,6 +52,7 @@ use broker_store::{
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use candidates::Candidates;
 use consumers::{DeadLetterHandler, MaintenanceHandler, RequestHandler, Services};
@@ -76,10 +77,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     // Probes are answered also while AWS is away.
     let (health, checks) = Health::starting();
     if let Some(listener) = ops {
-        let address = listener.local_addr()?;
-        tracing::info!(%address, "worker listening");
-        let own_pages = OwnPages::of(&config, address);
-        tokio::spawn(ops::serve(listener, own_pages, metrics, health.clone(), lifecycle.hard.clone()));
+        serve_ops(listener, &config, metrics, &health, &lifecycle)?;
     }
     let prepare = || prepare(&store, &aws, &config, &names, Instance::new(id, Role::Worker, clock.now()));
     let prepared = starting::with_retries(&lifecycle, &entropy, prepare);
@@ -95,13 +93,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let services = Services { aws, urls, store, health, config, clock, entropy };
     let jobs = jobs_of(&services, &lifecycle)?;
     let (empty, seen_empty) = watch::channel(SeenEmpty::default());
-    let (tracker, soft) = (&lifecycle.tracker, &lifecycle.soft);
-    tracker.spawn(gauges::show(jobs.clone(), empty, soft.clone()));
-    tracker.spawn(serve::keep(jobs.clone(), id, services.config.every.serve, soft.clone()));
-    if services.config.scheduler == Scheduler::Workers {
-        let (jobs, config, soft) = (jobs.clone(), Arc::clone(&services.config), soft.clone());
-        tracker.spawn(async move { schedule::keep(jobs, &config, soft).await });
-    }
+    keep_pool(&jobs, id, &services.config, empty, &lifecycle);
     let (open, mut opened) = (services.health.clone(), services.health.gate());
     // The first heartbeat came before it was known.
     opened.mark_changed();
@@ -111,6 +103,7 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let breaker = jobs.provider.as_ref().map(|provider| provider.breaker().clone());
     let maintenance = MaintenanceHandler::consumer(&services, jobs);
     let oldest_maintenance = maintenance.oldest_age();
+    let tracker = &lifecycle.tracker;
     tracker.spawn(maintenance.run(lifecycle.clone()));
     for (source, queue) in
         [(Source::Requests, QueueKind::RequestsDlq), (Source::Maintenance, QueueKind::MaintenanceDlq)]
@@ -151,6 +144,38 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     lives.cancel();
     heartbeat.await.context("the heartbeat panicked")?;
     if in_time { consuming.await.context("the consumer of requests panicked") } else { Ok(()) }
+}
+
+/// Serves metrics and probes until the lifecycle's hard end.
+fn serve_ops(
+    listener: TcpListener,
+    config: &Config,
+    metrics: broker_runtime::metrics::Handle,
+    health: &Health,
+    lifecycle: &Lifecycle,
+) -> std::io::Result<()> {
+    let address = listener.local_addr()?;
+    tracing::info!(%address, "worker listening");
+    let own_pages = OwnPages::of(config, address);
+    tokio::spawn(ops::serve(listener, own_pages, metrics, health.clone(), lifecycle.hard.clone()));
+    Ok(())
+}
+
+/// Starts what runs by time: the gauges, SERVE, and the schedule where workers keep it.
+fn keep_pool(
+    jobs: &Jobs,
+    id: Uuid,
+    config: &Arc<Config>,
+    empty: watch::Sender<SeenEmpty>,
+    lifecycle: &Lifecycle,
+) {
+    let (tracker, soft) = (&lifecycle.tracker, &lifecycle.soft);
+    tracker.spawn(gauges::show(jobs.clone(), empty, soft.clone()));
+    tracker.spawn(serve::keep(jobs.clone(), id, config.every.serve, soft.clone()));
+    if config.scheduler == Scheduler::Workers {
+        let (jobs, config, soft) = (jobs.clone(), Arc::clone(config), soft.clone());
+        tracker.spawn(async move { schedule::keep(jobs, &config, soft).await });
+    }
 }
 
 /// Binds the pool's settings, resolves the queues, and tells that this worker is here.

@@ -53,10 +53,7 @@ impl Allocate {
         body: &[u8],
     ) -> Result<Response, Problem> {
         let TrackCaller { track, tenant } = caller;
-        let policy = self
-            .policy
-            .now()
-            .map_err(|unknown| Problem::unavailable("The policy is not known yet.").because(unknown))?;
+        let policy = self.policy.now()?;
         let track_name = headers::track_name(&head.headers)?;
         let key = headers::idempotency_key(&head.headers)?;
         let key_is_explicit = key.is_some();

@@ -59,10 +59,7 @@ impl Quotas {
     }
 
     async fn read(&self, tenant: &TenantName) -> Result<QuotaReport, Problem> {
-        let policy = self
-            .policy
-            .now()
-            .map_err(|unknown| Problem::unavailable("The policy is not known yet.").because(unknown))?;
+        let policy = self.policy.now()?;
         let limits = tenants::uses(&self.store, &policy, tenant).await?;
         let all = self.store.reservations.all().await?;
         let own = all.iter().filter(|one| one.is_open() && one.terms.tenant == *tenant);

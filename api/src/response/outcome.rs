@@ -84,7 +84,7 @@ fn told(outcome: &Outcome, id: RequestId) -> Result<(StatusCode, Value), Problem
     Err(Problem::new(code, message))
 }
 
-/// Whether a request that may wait ended by what somebody asked for, at its deadline or before: its 503 is no failure.
+/// Whether the outcome of a request in a line is what was asked for: its deadline passed, or it was cancelled. Its 503 is no failure.
 pub(crate) fn is_as_asked(outcome: &str) -> bool {
     outcome == WAITED_IN_VAIN || outcome == Outcome::Cancelled.as_str()
 }

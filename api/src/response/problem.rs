@@ -7,7 +7,7 @@ use std::error::Error;
 
 use broker_domain::{InvalidId, Quota, RequestId};
 use broker_runtime::errors;
-use broker_store::StoreError;
+use broker_store::{PolicyUnknown, StoreError};
 use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
 use serde_json::{Value, json};
@@ -140,6 +140,12 @@ impl Problem {
 impl From<InvalidId> for Problem {
     fn from(error: InvalidId) -> Self {
         Self::invalid(error.to_string())
+    }
+}
+
+impl From<PolicyUnknown> for Problem {
+    fn from(error: PolicyUnknown) -> Self {
+        Self::unavailable("The policy is not known yet.").because(error)
     }
 }
 

@@ -13,9 +13,9 @@ pub struct Found {
     pub detail: String,
 }
 
-/// The kinds that keep no restored table closed: nothing of them gives a sandbox to two. Of an open pool the sweep gives back what is
-/// put aside for nobody, and who waits without a place or a listed line is told at the deadline; an operator may end such a request
-/// (`broker waiting cancel ID`) or such a reservation before.
+/// The kinds that keep no restored table closed: none of them gives a sandbox to two owners. In an open pool the sweep gives back
+/// sandboxes that are put aside for no reservation, and a request without a place or a listed line ends at its deadline. An operator
+/// may end such a request (`broker waiting cancel ID`) or such a reservation before.
 const LEFT_TO_THE_OPEN_POOL: [&str; 4] =
     ["parked_without_place", "line_not_listed", "reserved_for_nobody", "reserved_uncounted"];
 

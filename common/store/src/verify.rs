@@ -118,7 +118,7 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
 }
 
 /// What is wrong with requests that wait. Each is read again, before and after its place: it may end meanwhile. While the pool is
-/// closed, nobody ends them at their deadline.
+/// closed, no worker ends them at their deadline.
 async fn waiting(
     store: &Store,
     parked: Vec<(Line, RequestId)>,

@@ -15,7 +15,7 @@ use crate::response::problem::Problem;
 impl Operator {
     pub(super) async fn flavours(&self, query: &Query) -> Result<Response, Problem> {
         query.only(&[&[LIVE.parameter()]])?;
-        let policy = self.known_policy()?;
+        let policy = self.policy.now()?;
         let census = self.census(query.flag(&LIVE)?).await?;
         let of_policy = policy.flavours().iter().map(|(name, flavour)| {
             let is_default = policy.default_flavour() == Some(name);

@@ -33,7 +33,7 @@ impl Operator {
         let status = query.checked(&STATUS, |text| Status::parse(text).ok_or(()))?;
         let flavour = query.get(FLAVOUR.name);
         let policy = match flavour {
-            Some(_) => self.known_policy()?,
+            Some(_) => self.policy.now()?,
             // The pool is shown also while the policy is not known.
             None => self.policy.now().unwrap_or_default(),
         };

@@ -14,9 +14,7 @@ use crate::response::problem::Problem;
 
 impl Operator {
     pub(super) async fn refill(&self) -> Result<Response, Problem> {
-        let policy = self.policy.now();
-        let policy =
-            policy.map_err(|error| Problem::unavailable("The policy is not known yet.").because(error))?;
+        let policy = self.policy.now()?;
         let found = RefillStatus::all(&self.rpc.store, &policy, self.rpc.clock.now()).await?;
         let list = RefillList { flavours: found.into_iter().map(RefillBody::from).collect() };
         Ok(Response::json(StatusCode::OK, json!(list), "listed"))
@@ -31,9 +29,7 @@ impl Operator {
         act: Act,
     ) -> Result<Response, Problem> {
         let not_found = || Problem::new(Code::NotFound, "The policy refills no such flavour.");
-        let policy = self.policy.now();
-        let policy =
-            policy.map_err(|error| Problem::unavailable("The policy is not known yet.").because(error))?;
+        let policy = self.policy.now()?;
         let name = FlavourName::new(flavour).map_err(|_| not_found())?;
         let Some(flavour @ Flavour { refill: Some(refill), .. }) = policy.flavours().get(&name) else {
             return Err(not_found());

@@ -1,9 +1,7 @@
 //! `/v1/admin/reservations`: sandboxes that are put aside for a tenant. The same code as `broker reservation`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use broker_domain::policy::Policy;
 use broker_domain::{RequestId, Reservation, ReservationEnd, ReservationId};
 use broker_store::reservations::{self, ReservationWrite};
 use broker_store::{Act, AuditLine, NotDone};
@@ -33,7 +31,7 @@ impl Operator {
 
     pub(super) async fn reserve(&self, id: RequestId, who: &str, body: &[u8]) -> Result<Response, Problem> {
         let body = ReservationBody::parse(body)?;
-        let (policy, now) = (self.known_policy()?, self.rpc.clock.now());
+        let (policy, now) = (self.policy.now()?, self.rpc.clock.now());
         let terms = body.terms(&policy)?;
         let reservation = body.id().unwrap_or_else(|| ReservationId::from_uuid(*id.as_uuid()));
         let count = Some(u64::from(terms.count));
@@ -57,7 +55,7 @@ impl Operator {
     ) -> Result<Response, Problem> {
         let reservation = reservation_id(in_path)?;
         let body = ReservationChangeBody::parse(body)?;
-        let (policy, now) = (self.known_policy()?, self.rpc.clock.now());
+        let (policy, now) = (self.policy.now()?, self.rpc.clock.now());
         let changed = Box::pin(async {
             let change =
                 reservations::change(&self.rpc.store, &policy, reservation, |now| body.applied(now), now);
@@ -84,10 +82,6 @@ impl Operator {
             Ok(self.written(&closed, StatusCode::OK).await)
         });
         self.act(&line, closed).await
-    }
-
-    pub(super) fn known_policy(&self) -> Result<Arc<Policy>, Problem> {
-        self.policy.now().map_err(|error| Problem::unavailable("The policy is not known yet.").because(error))
     }
 
     /// A reservation that was written, as it is shown. It stands so: where it cannot be read what is counted and at risk, it is

@@ -26,7 +26,7 @@ impl Operator {
         if !live && let Some(census) = store.census.get().await? {
             return Ok(census);
         }
-        let (policy, as_of) = (self.known_policy()?, self.rpc.clock.now());
+        let (policy, as_of) = (self.policy.now()?, self.rpc.clock.now());
         let counted = store.sandboxes.count(&policy).await?;
         Ok(Census {
             by_status: counted.by_status(),

@@ -27,7 +27,7 @@ impl Operator {
         let track = TrackId::new(track).map_err(|error| Problem::invalid(format!("track: {error}.")))?;
         let key = query.checked(&KEY_OF_TRACK, |text| IdempotencyKey::new(text))?;
         let key = LeaseKey { key: key.unwrap_or_else(|| IdempotencyKey::from(&track)), track };
-        let policy = self.known_policy()?;
+        let policy = self.policy.now()?;
         let story = story::of_track(&self.rpc.store, &policy, &key, self.rpc.clock.now()).await?;
         Ok(Response::json(StatusCode::OK, json!(story), "shown"))
     }

@@ -22,7 +22,7 @@ impl Operator {
         let after = query.checked(&CURSOR, |text| named(text).ok_or(()))?;
         let only = query.checked(&TENANT, |text| TenantName::new(text))?;
         let most = usize::try_from(query.number(&TENANTS_LIMIT)?).unwrap_or(usize::MAX);
-        let (policy, lines) = (self.known_policy()?, self.lines.now().await?);
+        let (policy, lines) = (self.policy.now()?, self.lines.now().await?);
         let reservations = store.reservations.all().await?;
         let known = KnownTenants {
             policy: &policy,

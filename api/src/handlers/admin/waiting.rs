@@ -47,7 +47,7 @@ impl Operator {
         let most = usize::try_from(query.number(&WAITING_LIMIT)?).unwrap_or(usize::MAX);
         let (cursors, after) = self.waiting_after(query)?;
         let WaitingPage { places, next } = waiting::list(store, &filter, track, after, (most, READS)).await?;
-        let (policy, known) = (self.known_policy()?, self.lines.now().await?);
+        let (policy, known) = (self.policy.now()?, self.lines.now().await?);
         let mut lines: Vec<_> = known.listed.iter().filter(|listed| filter.takes(&listed.line)).collect();
         lines.sort_by_key(|listed| std::cmp::Reverse(listed.marks.length));
         let lines_total = lines.len();
@@ -166,7 +166,7 @@ impl Operator {
         let prefix = match query.checked(&WAITING_FLAVOUR, |text| FlavourName::new(text))? {
             None => prefix,
             Some(flavour) => {
-                let policy = self.known_policy()?;
+                let policy = self.policy.now()?;
                 let of_flavour = policy.flavours().get(&flavour).map(|flavour| flavour.prefix.clone());
                 let of_flavour = of_flavour.ok_or_else(|| {
                     Problem::new(Code::UnknownFlavour, format!("The policy names no flavour {flavour}."))

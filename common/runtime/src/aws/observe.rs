@@ -179,7 +179,7 @@ fn refusal(response: &HttpResponse) -> &'static str {
 fn cancellation(body: &[u8]) -> &'static str {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Cancelled {
+    struct CancelledTransaction {
         cancellation_reasons: Vec<CancelReason>,
     }
     #[derive(serde::Deserialize)]
@@ -188,7 +188,8 @@ fn cancellation(body: &[u8]) -> &'static str {
         code: String,
     }
     let cancelled = serde_json::from_slice(body);
-    let codes = cancelled.map(|Cancelled { cancellation_reasons }| cancellation_reasons).unwrap_or_default();
+    let codes =
+        cancelled.map(|cancelled: CancelledTransaction| cancelled.cancellation_reasons).unwrap_or_default();
     let codes: Vec<_> =
         codes.iter().map(|reason| reason.code.as_str()).filter(|code| *code != "None").collect();
     if codes.iter().any(|code| matches!(*code, "ThrottlingError" | "ProvisionedThroughputExceeded")) {

@@ -130,7 +130,7 @@ async fn walk_line(
     if listed.until < now {
         if is_left {
             match jobs.store.waiting.forget_line(listed).await {
-                // Whoever writes it at this moment lists it anew.
+                // The transaction in its way lists it anew.
                 Ok(Write::Applied | Write::Rejected(())) | Err(StoreError::Conflict) => {}
                 Err(error) => return Err(error),
             }

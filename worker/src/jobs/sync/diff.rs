@@ -7,11 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use broker_domain::{
-    AccountKey, Event, ExternalId, ProviderAttributes, SandboxId, SandboxName, Status, Timestamp,
-};
+use broker_domain::{AccountKey, ExternalId, ProviderAttributes, SandboxId, SandboxName, Status};
 use broker_provider::{Account, AccountId, Listed, ListedRow, Mark, Rows, Sighting, Tally};
-use broker_store::Record;
 use serde::{Deserialize, Serialize};
 
 use super::doubtful::{Doubt, DoubtfulRow, DoubtfulRows};
@@ -415,37 +412,4 @@ fn doubt(account: &Account, known: Option<&KnownSandbox>) -> Option<Doubt> {
     let is_held = known
         .is_some_and(|known| known.status == Status::Allocated && AccountKey::of(&known.external_id) != key);
     is_held.then_some(Doubt::AnotherAccount)
-}
-
-/// What to do with a listed account whose id exists in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum DiffVerdict {
-    /// The item is this account's, and not a tombstone: nothing.
-    Leave,
-    /// The item is another account's, and no tombstone yet: this one enters later.
-    NotYet,
-    /// A tombstone of another resource, which was deleted before the provider created this one.
-    Another(Timestamp),
-    /// A tombstone of a resource that the provider still lists, or may have listed while ours was in use.
-    DeleteAgain,
-}
-
-/// What to do with `account`, whose id has the record `stands`.
-pub(super) fn judge(account: &Account, stands: &Record) -> DiffVerdict {
-    let dead = stands.sandbox.status == Status::Deleted && stands.sandbox.status.next(Event::Found).is_ok();
-    let is_another = !is_its_account(account, stands);
-    if !dead {
-        return if is_another { DiffVerdict::NotYet } else { DiffVerdict::Leave };
-    }
-    match (account.created_at, stands.deleted_at) {
-        (Some(created_at), Some(deleted_at)) if is_another && created_at.as_secs() > deleted_at.as_secs() => {
-            DiffVerdict::Another(created_at)
-        }
-        _ => DiffVerdict::DeleteAgain,
-    }
-}
-
-/// Whether `account` is that of the record.
-pub(super) fn is_its_account(account: &Account, stands: &Record) -> bool {
-    AccountKey::of(&account.external_id) == AccountKey::of(&stands.sandbox.external_id)
 }

@@ -8,9 +8,10 @@ use broker_domain::{ExternalId, Sandbox, SandboxId, SandboxName, Status, Timesta
 use broker_provider::{Account, ListedRow, Mark, Rows as _, Sighting, Tally};
 use broker_store::Record;
 
-use super::diff::{Diff, DiffVerdict, KnownSandbox, Missing, Ours, Theirs, between, judge};
+use super::diff::{Diff, KnownSandbox, Missing, Ours, Theirs, between};
 use super::refusal::{is_foreign, refusal};
 use super::spool::Portions;
+use super::verdict::{DiffVerdict, judge};
 
 fn id(text: &str) -> SandboxId {
     SandboxId::new(text).unwrap()

@@ -7,6 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use broker_domain::{ExternalId, JobReport, SandboxId};
 
+use super::figures::{DOUBTFUL, gauge};
+
 /// So many are named in the log of one run.
 const NAMED: usize = 10;
 
@@ -62,7 +64,7 @@ impl DoubtfulRows {
     pub(super) fn tell(&self, report: &mut JobReport) {
         let (count, rows) = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         report.detail("doubtful", count);
-        metrics::gauge!(super::DOUBTFUL).set(u32::try_from(count).unwrap_or(u32::MAX));
+        metrics::gauge!(DOUBTFUL).set(gauge(count));
         if count == 0 {
             return;
         }

@@ -13,16 +13,18 @@ mod diff;
 #[cfg(test)]
 mod diff_tests;
 mod doubtful;
+mod figures;
 mod known;
 mod refusal;
 mod spool;
 mod tickets;
+mod verdict;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use broker_domain::{JobReport, MISSING_NOT_BELIEVED, SandboxId, Status, Timestamp};
+use broker_domain::{JobReport, MISSING_NOT_BELIEVED, Status};
 use broker_provider::{Account, Provider, Tally};
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{EntryConflict, NewSandbox, Record, Seen, StoreError, Unused, Write, accounts};
@@ -32,9 +34,12 @@ use serde::de::DeserializeOwned;
 use self::arrivals::Arrivals;
 use self::diff::{Diff, KnownSandbox, Missing, Ours, Theirs};
 use self::doubtful::{Doubt, DoubtfulRow, DoubtfulRows};
+pub(crate) use self::figures::{OwnSync, show_superseded};
+use self::figures::{tell_allocated_missing, tell_unreadable};
 pub(crate) use self::spool::SpoolError;
 use self::spool::{Portions, Spool};
 use self::tickets::Tickets;
+use self::verdict::{DiffVerdict, is_its_account, judge};
 use super::{JobError, Jobs, each, refill};
 use crate::jobs::serve;
 
@@ -43,46 +48,13 @@ const ENTER_TOGETHER: usize = 99;
 /// Of those, at a time: as many as one call writes.
 const ENTER_AT_ONCE: usize = 25;
 
-/// The gauges of a sync.
-const UNREADABLE_ROWS: &str = "broker_sync_unreadable_rows";
-const ALLOCATED_MISSING: &str = "broker_sync_allocated_missing";
-const DOUBTFUL: &str = "broker_sync_doubtful";
-
-/// When the last sync of this process began whose figures its gauges show. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct OwnSync(Arc<Mutex<Option<Timestamp>>>);
-
-impl OwnSync {
-    fn began(&self) -> MutexGuard<'_, Option<Timestamp>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Resets the figures that this process's last sync showed once another process has applied a later list: it shows those of that one.
-pub(crate) async fn show_superseded(jobs: &Jobs) -> Result<(), StoreError> {
-    let shown = *jobs.own_sync.began();
-    let Some(began) = shown else { return Ok(()) };
-    if jobs.store.schedule.listed().await?.is_none_or(|listed| listed <= began) {
-        return Ok(());
-    }
-    let mut shown = jobs.own_sync.began();
-    // A sync of this process that began meanwhile shows its own.
-    if *shown == Some(began) {
-        *shown = None;
-        for name in [UNREADABLE_ROWS, ALLOCATED_MISSING, DOUBTFUL] {
-            metrics::gauge!(name).set(0.0);
-        }
-    }
-    Ok(())
-}
-
 pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport) -> Result<(), JobError> {
     record_accounts(jobs, report).await?;
     let began = jobs.clock.now();
     let diff = compared_twice(jobs, jobs.provider()?).await?;
     report.found = diff.listed;
-    *jobs.own_sync.began() = Some(began);
-    tell_unreadable(&diff, report);
+    jobs.own_sync.begins(began);
+    tell_unreadable(&diff.tally, report);
     let doubt = diff.doubt.as_ref().filter(|_| diff.missing.len() > 0 && !accept_stale);
     if let Some(doubt) = doubt {
         let missing = diff.missing.len();
@@ -97,7 +69,7 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
     }
     let believed = doubt.is_none();
     if diff.doubt.is_none() {
-        tell_allocated_missing(&diff, report);
+        tell_allocated_missing(diff.allocated_missing, &diff.some_allocated_missing, report);
     }
     report.skipped += diff.doubtful.len();
     let refusal = refusal::refusal(&diff).filter(|_| !accept_stale);
@@ -207,35 +179,6 @@ async fn beside<T: Send + 'static>(
             Err(_) => Err(JobError::Stopping),
         },
     }
-}
-
-fn tell_unreadable(diff: &Diff, report: &mut JobReport) {
-    let count = diff.tally.unreadable_rows;
-    report.detail("unreadable_rows", count);
-    report.skipped += count;
-    metrics::gauge!(UNREADABLE_ROWS).set(gauge(count));
-    if count > 0 {
-        let some = &diff.tally.problems;
-        tracing::warn!(
-            count,
-            ?some,
-            "rows of the provider's list cannot be read: their sandboxes are left as they are"
-        );
-    }
-}
-
-fn tell_allocated_missing(diff: &Diff, report: &mut JobReport) {
-    let count = diff.allocated_missing;
-    report.detail("allocated_missing", count);
-    metrics::gauge!(ALLOCATED_MISSING).set(gauge(count));
-    if count > 0 {
-        let some: Vec<_> = diff.some_allocated_missing.iter().map(SandboxId::as_str).collect();
-        tracing::warn!(count, ?some, "allocated sandboxes are missing at the provider");
-    }
-}
-
-fn gauge(count: u64) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Writes the difference. Whether everything that is new and can be read was let in, or refused for good.
@@ -369,16 +312,15 @@ async fn settle(
     let (id, external_id) = (account.id.clone(), account.external_id.clone());
     doubtful.add(DoubtfulRow { id, external_id, doubt: Doubt::AccountOf(by.clone()) });
     let Some(stands) = jobs.store.sandboxes.record(&by).await? else { return Ok(Write::Rejected(())) };
-    Ok(match diff::judge(account, &stands) {
-        diff::DiffVerdict::DeleteAgain if diff::is_its_account(account, &stands) => {
+    Ok(match judge(account, &stands) {
+        DiffVerdict::DeleteAgain if is_its_account(account, &stands) => {
             let deleted_again = delete_again(jobs, account, &stands).await?;
             if deleted_again.is_applied() { Write::Applied } else { Write::Rejected(()) }
         }
         // In use, on its way out, or another account by now.
-        diff::DiffVerdict::DeleteAgain
-        | diff::DiffVerdict::Another(_)
-        | diff::DiffVerdict::NotYet
-        | diff::DiffVerdict::Leave => Write::Rejected(()),
+        DiffVerdict::DeleteAgain | DiffVerdict::Another(_) | DiffVerdict::NotYet | DiffVerdict::Leave => {
+            Write::Rejected(())
+        }
     })
 }
 
@@ -442,14 +384,14 @@ async fn resolve(
     arrivals: &Arrivals,
 ) -> Result<Write<EntryConflict>, StoreError> {
     let now = jobs.clock.now();
-    match diff::judge(account, stands) {
+    match judge(account, stands) {
         // The index was a moment behind: the next run sees it.
-        diff::DiffVerdict::Leave => Ok(Write::Rejected(EntryConflict::MovedOn(()))),
-        diff::DiffVerdict::NotYet => {
+        DiffVerdict::Leave => Ok(Write::Rejected(EntryConflict::MovedOn(()))),
+        DiffVerdict::NotYet => {
             tickets.count_left_out();
             Ok(Write::Rejected(EntryConflict::MovedOn(())))
         }
-        diff::DiffVerdict::Another(created_at) => {
+        DiffVerdict::Another(created_at) => {
             let entered = tickets.insert_over_tombstone(jobs, sandbox, stands, created_at, now).await?;
             match &entered {
                 Write::Applied => {
@@ -461,6 +403,6 @@ async fn resolve(
             }
             Ok(entered)
         }
-        diff::DiffVerdict::DeleteAgain => delete_again(jobs, account, stands).await,
+        DiffVerdict::DeleteAgain => delete_again(jobs, account, stands).await,
     }
 }
