@@ -55,6 +55,11 @@ def main() -> int:
         done = render(sys.argv[1], settings)
         if done.returncode == 0 or word not in done.stderr:
             problems.append(f"{settings} is taken, or refused without {word!r}: {done.stderr.strip()}")
+    # An empty list in a NetworkPolicy opens everything.
+    for name in ("awsCidrs", "providerCidrs", "providerPorts", "hookPorts"):
+        done = render(sys.argv[1], [], f'{{"networkPolicy": {{"egress": {{"{name}": []}}}}}}')
+        if done.returncode == 0 or name not in done.stderr:
+            problems.append(f"an empty {name} is taken")
     # A change of a setting replaces the pods, or they would go on with the old one.
     before, after = render(sys.argv[1], []), render(sys.argv[1], ["settings.BROKER_WAIT_S=20"])
     sums = [{line for line in done.stdout.splitlines() if "checksum/settings" in line} for done in (before, after)]

@@ -28,6 +28,7 @@ async function call(method, path, query, headers) {
   const text = new URLSearchParams(given).toString();
   const stop = new AbortController();
   inFlight.add(stop);
+  const late = setTimeout(() => stop.abort(new DOMException("late", "TimeoutError")), method === "GET" ? READ_MS : ACT_MS);
   try {
     const response = await fetch(`v1/admin/${path}${text && `?${text}`}`, {
       method,
@@ -36,7 +37,7 @@ async function call(method, path, query, headers) {
       credentials: "omit",
       referrerPolicy: "no-referrer",
       redirect: "error",
-      signal: AbortSignal.any([stop.signal, AbortSignal.timeout(method === "GET" ? READ_MS : ACT_MS)]),
+      signal: stop.signal,
     });
     // An answer that broke off is none; a refusal may come from before the API.
     const body = await response.json().catch((error) => response.ok ? Promise.reject(error) : {});
@@ -46,6 +47,7 @@ async function call(method, path, query, headers) {
     if (error instanceof Refused || error.name === "AbortError") throw error;
     throw new Refused(0, "UNREACHABLE", "The API cannot be reached.");
   } finally {
+    clearTimeout(late);
     inFlight.delete(stop);
   }
 }
@@ -62,6 +64,8 @@ export const part = encodeURIComponent;
 
 /** The rows of a page. */
 export const PAGE = 50;
+/** The most calls of a list of which little is found. */
+export const CALLS = 20;
 
 /**
  * Reads the pages of a list behind `cursor`. `take` gets each and says how many rows are still wanted. One call reads a bounded part

@@ -3,7 +3,7 @@
 // Reads: the student, its sandbox, its places if it waits or may wait, and its newest dead letters; both page by page until enough are
 // found, there are no more, or so many calls were made; a button goes on.
 
-import { get, pages, part } from "./api.js";
+import { CALLS, get, pages, part } from "./api.js";
 import { start } from "./bulk.js";
 import { button, field, h, id, keepFocus, number, row, show, state, table, terms, when } from "./dom.js";
 import { openLetter } from "./letters.js";
@@ -12,8 +12,6 @@ import { REASONS } from "./waiting.js";
 
 /** Places and dead letters that are shown with a student. */
 const SHOWN = 5;
-/** Calls that look through a list before a person says whether to go on. */
-const CALLS = 20;
 
 const WORDS = {
   holds: ["has a sandbox", "is-available"],

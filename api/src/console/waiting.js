@@ -1,9 +1,9 @@
 // Who waits in a line, since when, why and how many are ahead; one, or all that match, can be cancelled.
 //
 // Reads: a page of 50 requests when it is opened, filtered or turned, at Refresh, and every 15 s while it is the first page
-// (as many calls as it takes to find as many as are shown).
+// (as many calls as it takes to find as many as are shown, up to a bound).
 
-import { PAGE, pages, post } from "./api.js";
+import { CALLS, PAGE, pages, post } from "./api.js";
 import { button, field, h, keepFocus, many, number, row, show, table, when } from "./dom.js";
 
 export const REASONS = {
@@ -34,10 +34,13 @@ async function read(more, byItself = false) {
   let rows = more ? view.rows : [];
   // By itself it shows no less than was shown.
   const wanted = byItself ? Math.max(1, view.rows.length) : rows.length + PAGE;
+  let calls = 0;
   await pages("waiting", view.filters, more ? view.cursor : null, (page) => {
     if (mine !== view.reading) return 0;
     rows = [...rows, ...page.waiting];
-    if (byItself && rows.length < wanted && page.next_cursor) return wanted - rows.length;
+    calls += 1;
+    // What is not found in some calls stays as it was shown.
+    if (byItself && rows.length < wanted && page.next_cursor) return calls < CALLS ? wanted - rows.length : 0;
     Object.assign(view, { rows, cursor: page.next_cursor });
     draw(page);
     busy.textContent = "still looking …";

@@ -310,6 +310,45 @@ run "what_exists_is_used" {
   }
 }
 
+run "a_collector_at_an_open_address_and_port_has_no_rule_of_its_own" {
+  command = plan
+
+  module {
+    source = "./modules/ecs"
+  }
+
+  variables {
+    aws_cidrs     = ["10.0.0.0/8"]
+    hook_cidrs    = ["10.1.2.0/24"]
+    hook_ports    = [443, 4318]
+    otlp_endpoint = "https://collector.internal:4318"
+    otlp_cidrs    = ["10.0.0.0/8", "10.1.2.0/24"]
+  }
+
+  assert {
+    condition     = keys(aws_vpc_security_group_egress_rule.otlp) == ["api 10.0.0.0/8", "api 10.1.2.0/24", "worker 10.0.0.0/8"]
+    error_message = "AWS refuses a second rule of a port and an address."
+  }
+}
+
+run "a_collector_at_port_443_is_reached_with_aws" {
+  command = plan
+
+  module {
+    source = "./modules/ecs"
+  }
+
+  variables {
+    otlp_endpoint = "https://collector.internal"
+    otlp_cidrs    = ["0.0.0.0/0"]
+  }
+
+  assert {
+    condition     = length(aws_vpc_security_group_egress_rule.otlp) == 0 && length(aws_vpc_security_group_egress_rule.https) == 2
+    error_message = "AWS refuses a second rule of a port and an address."
+  }
+}
+
 run "metrics_leave_the_task_with_the_prefix" {
   module {
     source = "./modules/ecs"

@@ -100,7 +100,7 @@ resource "aws_vpc_security_group_ingress_rule" "admin_from_load_balancer" {
 }
 
 # Ways out: AWS, the ports of provider and hooks (workers only), and a collector of traces. A security group takes no rule twice:
-# who is reached at port 443 is one set, and a hook at the provider's address and port has no rule of its own.
+# who is reached at port 443 is one set, and a hook or collector at an address and port that are open has no rule of its own.
 locals {
   https_cidrs = {
     api = var.aws_cidrs
@@ -160,11 +160,17 @@ locals {
     try(tonumber(regex("^[a-z]+://[^/:]+:([0-9]+)", var.otlp_endpoint)[0]), null),
     startswith(coalesce(var.otlp_endpoint, "-"), "https://") ? 443 : 80,
   )
+  # Whom the other rules reach at its port.
+  other_cidrs = {
+    api    = []
+    worker = [for way in merge(values(local.other_ports)...) : way.cidr if way.port == local.otlp_port]
+  }
 }
 
 resource "aws_vpc_security_group_egress_rule" "otlp" {
   for_each = local.own_security_groups && local.otlp_port != null ? {
     for pair in setproduct(["api", "worker"], var.otlp_cidrs) : "${pair[0]} ${pair[1]}" => { service = pair[0], cidr = pair[1] }
+    if !contains(local.otlp_port == 443 ? local.https_cidrs[pair[0]] : local.other_cidrs[pair[0]], pair[1])
   } : {}
 
   security_group_id = aws_security_group.task[each.value.service].id

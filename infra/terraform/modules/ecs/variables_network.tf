@@ -113,7 +113,7 @@ variable "provider_cidrs" {
 }
 
 variable "provider_ports" {
-  description = "TCP ports of the provider's API, e.g. [443, 8443]; port 443 is always open, for AWS."
+  description = "TCP ports of the provider's API, e.g. [443, 8443]."
   type        = list(number)
   default     = [443]
 
