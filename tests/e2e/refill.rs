@@ -189,7 +189,7 @@ async fn what_a_list_does_not_show_after_half_an_hour_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_list_that_may_hide_what_was_asked_for_ends_no_ticket() {
+async fn a_list_keeps_as_many_late_tickets_open_as_it_hides_rows() {
     let provider = Provider::start(0).await;
     story(provider.setup().apis(1).workers(1), async |broker| {
         policy::apply(broker, &small(&provider, 3, 3, 6_000)).await;
@@ -203,13 +203,29 @@ async fn a_list_that_may_hide_what_was_asked_for_ends_no_ticket() {
         broker.job("census").await;
         assert_eq!(broker.job("refill").await.changed, 0, "they are there, and cannot be read");
         let log = broker.worker_mut(0).process().log();
-        assert!(log.contains("no ticket of refill ends by it"), "{log}");
+        assert!(log.contains("3 of its rows may be new"), "{log}");
 
         provider.behave().await;
         assert_eq!(broker.job("sync").await.details["tickets_taken"], 3);
         broker.job("census").await;
         broker.job("refill").await;
         assert_eq!(provider.world().await.accounts.len(), 3, "as many as `max`");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_that_is_never_repaired_keeps_one_late_ticket_open_and_no_more() {
+    let provider = Provider::start(1).await;
+    story(provider.setup().apis(1).workers(1), async |broker| {
+        policy::apply(broker, &small(&provider, 3, 3, 6_000)).await;
+        let bad = provider.world().await.accounts.remove(0);
+        asked(broker, &provider, 3).await;
+        let lost = provider.world().await.accounts.split_off(1);
+        provider.misbehave(json!({ "list": { "forget": lost, "rows": { (bad): { "name": null } } } })).await;
+        assert_eq!(age_tickets(broker, 60).await, 3);
+        assert_eq!(broker.job("sync").await.details["unreadable_rows"], 1);
+        asked(broker, &provider, 5).await;
     })
     .await;
 }

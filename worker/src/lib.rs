@@ -141,9 +141,14 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let consuming = lifecycle.tracker.spawn(requests.run(lifecycle.clone()));
     let in_time = lifecycle.drained(services.config.drain).await;
     tracing::info!(in_time, "worker drained");
+    if !in_time {
+        // What is under way may still write: it stays listed until it is silent for three heartbeats.
+        heartbeat.abort();
+        return Ok(());
+    }
     lives.cancel();
     heartbeat.await.context("the heartbeat panicked")?;
-    if in_time { consuming.await.context("the consumer of requests panicked") } else { Ok(()) }
+    consuming.await.context("the consumer of requests panicked")
 }
 
 /// Serves metrics and probes until the lifecycle's hard end.

@@ -95,6 +95,11 @@ impl Tally {
         if self.unidentified > 0 {
             return Some(format!("{} rows have no usable id", self.unidentified));
         }
+        self.incomplete()
+    }
+
+    /// Why the list may not have every row.
+    pub fn incomplete(&self) -> Option<String> {
         if self.again > 0 {
             return Some(format!("{} rows came on two pages: it changed while it was read", self.again));
         }

@@ -261,6 +261,8 @@ pub struct Scanned {
     pub unreadable: Vec<String>,
     /// The ids of sandboxes among them that `sandboxes` has not.
     pub left_out: Vec<String>,
+    /// The errors of tickets of refill that cannot be read: they name no sandbox and no owner.
+    pub unreadable_tickets: Vec<String>,
 }
 
 #[cfg(test)]

@@ -60,11 +60,13 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
     }
     let is_open = store.pool.status().await? == PoolStatus::Open;
     let (mut unreadable, mut misplaced, mut late) = (Vec::new(), Vec::new(), Vec::new());
+    let mut unreadable_tickets = Vec::new();
     let (mut parked, mut free) = (Vec::new(), Vec::new());
     let mut limited = LimitedLeases::begin(store).await?;
     let mut put_aside = Vec::new();
     scan(store, |mut page| {
         unreadable.append(&mut page.unreadable);
+        unreadable_tickets.append(&mut page.unreadable_tickets);
         misplaced.append(&mut page.misplaced);
         parked.append(&mut page.parked);
         put_aside.append(&mut page.reserved);
@@ -95,6 +97,7 @@ pub async fn verify(store: &Store, now: Timestamp) -> Result<VerifyReport, ScanE
     Ok(VerifyReport {
         violations: broken
             .chain(unreadable.into_iter().map(|detail| Found { kind: "unreadable_item", detail }))
+            .chain(unreadable_tickets.into_iter().map(|detail| Found { kind: "unreadable_ticket", detail }))
             .chain(misplaced.into_iter().map(|detail| Found { kind: "misplaced", detail }))
             .chain(late.into_iter().map(|detail| Found { kind: "arriving_too_long", detail }))
             .chain(waiting)

@@ -172,7 +172,13 @@ async fn what_cannot_be_read_costs_its_neighbours_nothing() {
     let unreadable = Ticket::unreadable(tickets[0].id);
     assert_eq!(store.refill.tickets(&small).await.expect("read"), [unreadable, tickets[1]]);
     let scanned = store.scans.page(0, 1, None).await.expect("read").items;
-    assert!(scanned.unreadable.iter().any(|why| why.contains("TICKET#small")), "{:?}", scanned.unreadable);
+    let told = &scanned.unreadable_tickets;
+    assert!(told.iter().any(|why| why.contains("TICKET#small")), "{told:?}");
+    let in_the_way = &scanned.unreadable;
+    assert!(
+        !in_the_way.iter().any(|why| why.contains("TICKET#")),
+        "it says nothing of a sandbox: {in_the_way:?}"
+    );
     spoil(&place, ("REFILL#small", "META"), "version").await;
     let other = FlavourName::new("other").expect("a name");
     let flows = store.refill.flows(&[small, other.clone()]).await.expect("read");

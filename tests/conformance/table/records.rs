@@ -11,7 +11,7 @@ use broker_domain::{
     QuarantineCause, RequestState, ReservationId, Status, Subject, Task, TrackId,
 };
 use broker_store::history::{MinuteGauges, Served, minute_of};
-use broker_store::{Binding, Census, Instance, Pace, PoolStatus, Role, Write};
+use broker_store::{AppliedList, Binding, Census, Instance, Pace, PoolStatus, Role, Write};
 
 use broker_tests::together;
 
@@ -178,13 +178,20 @@ async fn the_last_list_that_was_applied_is_kept_and_one_of_a_wrong_clock_gives_w
     let (schedule, now) = (&place.store.schedule, place.clock.now());
     let minute = Duration::from_secs(60);
     assert_eq!(schedule.listed().await.expect("read"), None, "no tick");
-    let note = async |began| schedule.note_listed(began, now).await.expect("asked");
+    let list = |began, hidden| AppliedList { began, hidden };
+    let note = async |began| schedule.note_listed(list(began, 2), now).await.expect("asked");
     assert_eq!(note(now).await, Write::Applied);
     assert_eq!(note(now.minus(minute)).await, Write::Rejected(()), "an earlier one that took longer");
-    assert_eq!(schedule.listed().await.expect("read"), Some(now));
+    assert_eq!(schedule.listed().await.expect("read"), Some(list(now, 2)));
     let wrong = now.plus(minute);
     assert_eq!((note(wrong).await, note(now).await), (Write::Applied, Write::Applied));
-    assert_eq!(schedule.listed().await.expect("read"), Some(now));
+    assert_eq!(schedule.listed().await.expect("read"), Some(list(now, 2)));
+    let compared = async |began| schedule.note_compared(began, now).await.expect("asked");
+    assert_eq!(
+        (compared(now).await, compared(now.minus(minute)).await),
+        (Write::Applied, Write::Rejected(()))
+    );
+    assert_eq!(schedule.compared().await.expect("read"), Some(now));
 }
 
 #[tokio::test]

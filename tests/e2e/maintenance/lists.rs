@@ -221,7 +221,7 @@ async fn a_worker_shows_its_sync_no_longer_when_another_one_has_applied_a_later_
         assert_eq!(shown().await, 1.0);
         // As another worker notes its own.
         let mut tick = broker.table().must_get("TICK#sync").await;
-        tick.insert("listed_at_ms".to_owned(), number((now_s() + 1) * 1_000));
+        tick.insert("compared_at_ms".to_owned(), number((now_s() + 1) * 1_000));
         broker.table().put(tick).await;
         wait_for_condition("the figure of the last sync", async || match shown().await {
             0.0 => Ok(()),

@@ -61,7 +61,7 @@ pub(crate) enum IncomingTask {
     /// whose report could not be stored is not repeated for that.
     Ours(Box<MaintenanceMessage>, Option<ReplyQueueName>, OnceCell<JobReport>),
     /// One of an external scheduler.
-    Trigger(ScheduledTrigger),
+    Trigger(ScheduledTrigger, OnceCell<Timestamp>),
 }
 
 impl Handler for MaintenanceHandler {
@@ -75,7 +75,7 @@ impl Handler for MaintenanceHandler {
                 let reply_to = reply_to.transpose().map_err(|error| Disposition::of_foreign(&error))?;
                 Ok(IncomingTask::Ours(message, reply_to, OnceCell::new()))
             }
-            Ok(Incoming::Trigger(trigger)) => Ok(IncomingTask::Trigger(trigger)),
+            Ok(Incoming::Trigger(trigger)) => Ok(IncomingTask::Trigger(trigger, OnceCell::new())),
             Err(error) => Err(Disposition::of_unreadable(&error, delivery, NEWER_VERSION_WAITS, now)),
         }
     }
@@ -87,7 +87,7 @@ impl Handler for MaintenanceHandler {
                 request_id: Some(message.request_id),
                 traceparent: message.traceparent.as_deref(),
             },
-            IncomingTask::Trigger(_) => {
+            IncomingTask::Trigger(..) => {
                 Description { kind: ScheduledTrigger::KIND, request_id: None, traceparent: None }
             }
         })
@@ -96,7 +96,9 @@ impl Handler for MaintenanceHandler {
     async fn handle(&self, delivery: &Delivery, message: &IncomingTask) -> Result<Disposition, HandlerError> {
         let (message, reply_to, report) = match message {
             IncomingTask::Ours(message, reply_to, report) => (message, reply_to.as_ref(), report),
-            IncomingTask::Trigger(trigger) => return self.start(trigger.job(), delivery.sent_at).await,
+            IncomingTask::Trigger(trigger, ran) => {
+                return self.start(trigger.job(), delivery.sent_at, ran).await;
+            }
         };
         match &message.body {
             MaintenanceTask::RunJob { task } => {
@@ -200,7 +202,15 @@ impl MaintenanceHandler {
     }
 
     /// Runs `job` for an external trigger sent at `fired_at`, unless it had its run or must not run.
-    async fn start(&self, job: Job, fired_at: Timestamp) -> Result<Disposition, HandlerError> {
+    async fn start(
+        &self,
+        job: Job,
+        fired_at: Timestamp,
+        ran: &OnceCell<Timestamp>,
+    ) -> Result<Disposition, HandlerError> {
+        if let Some(began) = ran.get() {
+            return self.ran_for(job, fired_at, *began).await;
+        }
         let (store, began) = (&self.jobs.store, self.jobs.clock.now());
         let tick = store.schedule.tick(job, Duration::ZERO, began).await?;
         let not_run = if tick.paused.is_some() {
@@ -220,9 +230,21 @@ impl MaintenanceHandler {
             return Ok(Disposition::GiveBack);
         }
         crash_points::point(Point::Ran);
+        // Set once: a delivery is handled by one task.
+        ran.set(began).ok();
+        self.ran_for(job, fired_at, began).await
+    }
+
+    /// Notes that `job` had its run for a trigger sent at `fired_at`, a run that began at `began`.
+    async fn ran_for(
+        &self,
+        job: Job,
+        fired_at: Timestamp,
+        began: Timestamp,
+    ) -> Result<Disposition, HandlerError> {
         // A trigger from before the run began had its run, by whatever clock.
         let ran_for = fired_at.max(began.minus(CLOCKS_DIFFER));
-        store.schedule.note_ran_for(job, ran_for, self.jobs.clock.now()).await?;
+        self.jobs.store.schedule.note_ran_for(job, ran_for, self.jobs.clock.now()).await?;
         Ok(Disposition::Done)
     }
 

@@ -217,14 +217,17 @@ impl FlavourRefill {
         Ok(Went::On(made))
     }
 
-    /// When the last list began that sync applied; it is read only if a ticket is late. Without a provider there are no lists, and
-    /// its age alone ends a ticket.
+    /// By when tickets end, by the last list that sync applied; it is read only if a ticket is late. Without a provider there are no
+    /// lists, and its age alone ends a ticket.
     async fn listed(&self, tickets: &[Ticket], now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         if self.jobs.provider.is_none() {
             return Ok(Some(now));
         }
         match tickets.iter().any(|ticket| ticket.is_late(now)) {
-            true => self.jobs.store.schedule.listed().await,
+            true => {
+                let list = self.jobs.store.schedule.listed().await?;
+                Ok(list.map(|list| Ticket::end_by(tickets, list.began, list.hidden)))
+            }
             false => Ok(None),
         }
     }

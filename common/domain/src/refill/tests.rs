@@ -110,6 +110,19 @@ fn a_ticket_counts_until_it_is_taken_refused_or_overdue_and_one_that_was_taken_u
 }
 
 #[test]
+fn a_list_ends_all_late_tickets_but_as_many_of_the_youngest_as_it_hides_rows() {
+    let life = TICKET_LIFE.as_secs();
+    let tickets: Vec<_> = (0..4_u64).map(|n| Ticket::new(id(u128::from(n)), at(n))).collect();
+    let open = |hidden| {
+        let end_by = Ticket::end_by(&tickets, at(life + 2), hidden);
+        tickets.iter().filter(|ticket| !ticket.is_overdue(at(life + 2), Some(end_by))).count()
+    };
+    // The last one is not late when the list begins.
+    assert_eq!([0, 1, 2, 3, 9].map(open), [1, 2, 3, 4, 4]);
+    assert_eq!(Ticket::end_by(&[], at(life), 7), at(life));
+}
+
+#[test]
 fn while_no_list_is_applied_nothing_is_overdue_and_max_is_asked_for_once() {
     let refill = refill(10, 10, 60_000);
     let life = TICKET_LIFE.as_secs();

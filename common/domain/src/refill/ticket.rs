@@ -14,6 +14,7 @@
 //! Tickets of a flavour are alike: an arrival takes any that is open, in the transaction that inserts its sandbox. A ticket
 //! that was taken is kept until a census has counted the sandbox, so that a reader of an older count counts the ticket.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::super::{TicketId, Timestamp};
@@ -120,6 +121,18 @@ impl Ticket {
         // A list of the future a clock began that was wrong.
         let listed = listed.filter(|began| !began.is_beyond(now, Duration::ZERO));
         self.is_late(now) && listed.is_some_and(|began| self.is_late(began))
+    }
+
+    /// The moment by which tickets end after a list that began at `began` and hides `hidden` sandboxes that may be new: each of
+    /// them may be a late ticket's, so the youngest `hidden` late ones of `tickets` stay open.
+    pub fn end_by(tickets: &[Self], began: Timestamp, hidden: u64) -> Timestamp {
+        let hidden = usize::try_from(hidden).unwrap_or(usize::MAX);
+        let mut late: Vec<_> =
+            tickets.iter().filter(|one| one.is_late(began)).map(|one| one.made_at).collect();
+        late.sort_unstable_by_key(|made_at| Reverse(*made_at));
+        late.truncate(hidden);
+        let kept = late.last();
+        kept.map_or(began, |made_at| made_at.plus(TICKET_LIFE).minus(Duration::from_millis(1)))
     }
 
     /// Whether a census that began at `as_of` has counted the sandbox that took it.

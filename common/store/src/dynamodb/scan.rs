@@ -108,7 +108,9 @@ impl ScanStore {
             } else if pk.starts_with(ACCOUNT_PREFIX) {
                 read_account(item).map(|record| page.accounts.push(record))
             } else if pk.starts_with(TICKET_PREFIX) {
-                read_ticket(item).map(drop)
+                let problem = read_ticket(item).err();
+                page.unreadable_tickets.extend(problem.map(|error| error.to_string()));
+                Ok(())
             } else {
                 Ok(())
             };

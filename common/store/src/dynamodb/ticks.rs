@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::task::JoinSet;
 
 use super::attributes::{self as a, Item, Reader};
@@ -12,7 +13,7 @@ use super::change::ItemChange;
 use super::keys;
 use super::pool::passable;
 use super::{ScheduleStore, n, records, s};
-use crate::{StoreError, Tick, Trouble, Write};
+use crate::{AppliedList, StoreError, Tick, Trouble, Write};
 use broker_domain::{CLOCKS_DIFFER, Job, Pause, Timestamp};
 
 /// It is due, not taken (for no longer than anybody takes it), and not paused.
@@ -26,6 +27,8 @@ const TICK_IS_NOT_PAUSED: &str = "attribute_exists(PK) and attribute_not_exists(
 const TICK_IS_PAUSED: &str = "attribute_exists(paused_at)";
 /// No later list is noted, but one of a clock that was wrong.
 const LIST_BEGAN_BEFORE: &str = "attribute_exists(PK) and (attribute_not_exists(listed_at_ms) or listed_at_ms < :began or listed_at_ms > :beyond)";
+/// No later comparison is noted, but one of a clock that was wrong.
+const COMPARED_BEFORE: &str = "attribute_exists(PK) and (attribute_not_exists(compared_at_ms) or compared_at_ms < :began or compared_at_ms > :beyond)";
 /// No run for a later trigger is noted, but one of a clock that was wrong.
 const TICK_RAN_BEFORE: &str = "attribute_exists(PK) and (attribute_not_exists(ran_for_ms) or ran_for_ms < :ran_for or ran_for_ms > :beyond)";
 
@@ -128,25 +131,47 @@ impl ScheduleStore {
             .await
     }
 
-    /// Notes that a sync applied, whole, a list of the provider that began at `began`. It never goes back.
-    pub async fn note_listed(&self, began: Timestamp, now: Timestamp) -> Result<Write, StoreError> {
-        // A sync that only operators and schedulers outside start has no tick yet.
-        self.tick(Job::Sync, Duration::ZERO, now).await?;
-        self.table
-            .change(ItemChange {
-                operation: "listed",
-                key: keys::tick(Job::Sync).into_map(),
-                condition: LIST_BEGAN_BEFORE,
-                update: "SET listed_at_ms = :began",
-                values: vec![(":began", n(began.as_ms())), (":beyond", n(now.plus(CLOCKS_DIFFER).as_ms()))],
-            })
-            .await
+    /// Notes that a sync applied a list of the provider. It never goes back.
+    pub async fn note_listed(&self, list: AppliedList, now: Timestamp) -> Result<Write, StoreError> {
+        let update = "SET listed_at_ms = :began, list_hides = :hidden";
+        let hidden = vec![(":hidden", n(list.hidden))];
+        self.note_sync("listed", LIST_BEGAN_BEFORE, update, (list.began, now), hidden).await
     }
 
-    /// When the last list began that a sync applied, if that is known (a consistent read).
-    pub async fn listed(&self) -> Result<Option<Timestamp>, StoreError> {
+    /// Notes that a sync that began at `began` compared the provider's list, whatever became of it. It never goes back.
+    pub async fn note_compared(&self, began: Timestamp, now: Timestamp) -> Result<Write, StoreError> {
+        let update = "SET compared_at_ms = :began";
+        self.note_sync("compared", COMPARED_BEFORE, update, (began, now), Vec::new()).await
+    }
+
+    async fn note_sync(
+        &self,
+        operation: &'static str,
+        condition: &'static str,
+        update: &'static str,
+        (began, now): (Timestamp, Timestamp),
+        mut values: Vec<(&'static str, AttributeValue)>,
+    ) -> Result<Write, StoreError> {
+        // A sync that only operators and schedulers outside start has no tick yet.
+        self.tick(Job::Sync, Duration::ZERO, now).await?;
+        let key = keys::tick(Job::Sync).into_map();
+        values.extend([(":began", n(began.as_ms())), (":beyond", n(now.plus(CLOCKS_DIFFER).as_ms()))]);
+        self.table.change(ItemChange { operation, key, condition, update, values }).await
+    }
+
+    /// The last list that a sync applied, if one is known (a consistent read).
+    pub async fn listed(&self) -> Result<Option<AppliedList>, StoreError> {
         let Some(item) = self.table.get(keys::tick(Job::Sync)).await? else { return Ok(None) };
-        Ok(Reader(&item).optional_number(a::LISTED_AT_MS)?.map(Timestamp::from_ms))
+        let item = Reader(&item);
+        let hidden = item.optional_number(a::LIST_HIDES)?.unwrap_or(0);
+        let began = item.optional_number(a::LISTED_AT_MS)?.map(Timestamp::from_ms);
+        Ok(began.map(|began| AppliedList { began, hidden }))
+    }
+
+    /// When the last sync began that compared the provider's list, if that is known (a consistent read).
+    pub async fn compared(&self) -> Result<Option<Timestamp>, StoreError> {
+        let Some(item) = self.table.get(keys::tick(Job::Sync)).await? else { return Ok(None) };
+        Ok(Reader(&item).optional_number(a::COMPARED_AT_MS)?.map(Timestamp::from_ms))
     }
 
     /// Notes what was wrong with the last run of a job, or that nothing was; one of which that is known moved on.

@@ -84,21 +84,14 @@ async fn ask_flavour(jobs: &Jobs, policy: &Policy, flavour: &FlavourName, arriva
     let Some(gate) = policy.flavours().get(flavour).and_then(|flavour| flavour.gate.as_ref()) else { return };
     let (mut running, mut waiting) = (JoinSet::new(), arrivals.into_iter());
     loop {
-        while running.len() < AT_ONCE
+        while jobs.health.is_open()
+            && running.len() < AT_ONCE
             && let Some(arrival) = waiting.next()
         {
             let keeper = FlavourGate { jobs: jobs.clone(), flavour: flavour.clone(), gate: gate.clone() };
             running.spawn(async move { keeper.ask(arrival).await });
         }
-        let ended = tokio::select! {
-            biased;
-            () = jobs.health.closed() => {
-                tracing::info!(%flavour, "its gate is not asked until the pool is open");
-                return;
-            }
-            ended = running.join_next() => ended,
-        };
-        let Some(ended) = ended else { return };
+        let Some(ended) = running.join_next().await else { break };
         match ended {
             Ok(Ok(Heard::Yes(passed))) => drop(super::offer(jobs, vec![passed], super::By::Arrival).await),
             // One at a time: what is in quarantine is counted before each.
@@ -113,6 +106,9 @@ async fn ask_flavour(jobs: &Jobs, policy: &Policy, flavour: &FlavourName, arriva
             }
             Err(ended) => tracing::error!(%flavour, "a gate panicked: {ended}"),
         }
+    }
+    if !jobs.health.is_open() {
+        tracing::info!(%flavour, "its gate is not asked until the pool is open");
     }
 }
 
@@ -157,7 +153,15 @@ impl FlavourGate {
         }
         let arrival = Candidate { version: arrival.version + 1, ..arrival };
         crash_points::point(Point::GateNoted);
-        let answer = self.jobs.hooks.ask(&self.gate.hook, &self.event(&arrival, question)).await;
+        let event = self.event(&arrival, question);
+        let answer = tokio::select! {
+            biased;
+            () = self.jobs.health.closed() => {
+                let again_after = Duration::ZERO;
+                HookAnswer::NotAsked { again_after, why: "the pool is closed".to_owned() }
+            }
+            answer = self.jobs.hooks.ask(&self.gate.hook, &event) => answer,
+        };
         crash_points::point(Point::GateAnswered);
         match answer {
             HookAnswer::Yes { .. } => Ok(Heard::Yes(arrival)),

@@ -168,7 +168,8 @@ pub(super) struct Diff {
     pub(super) is_empty: bool,
     /// Why a sandbox that is not listed may exist all the same.
     pub(super) doubt: Option<String>,
-    /// The number of accounts that only rows name that cannot be read, and no sandbox of the index has: they may be new.
+    /// The number of rows that cannot be read and may be of new sandboxes: those without a usable id, and accounts that no other row
+    /// names and no sandbox of the index has.
     pub(super) hidden: u64,
     /// The number of those that are offered, or are to be, before any change.
     pub(super) available: u64,
@@ -232,6 +233,7 @@ pub(super) fn between(
     }
     drop(sandboxes);
     diff.listed += diff.tally.unidentified;
+    diff.hidden += diff.tally.unidentified;
     diff.is_empty &= diff.listed == 0;
     diff.doubt = diff.tally.doubt();
     for part in 0..PARTS {
@@ -327,12 +329,6 @@ fn decide(
 }
 
 impl Diff {
-    /// Why it may not have all that is new at the provider; `None` if it has.
-    pub(super) fn may_lack(&self) -> Option<String> {
-        let hidden = || format!("{} of its accounts may be new, and their rows cannot be read", self.hidden);
-        self.doubt.clone().or_else(|| (self.hidden > 0).then(hidden))
-    }
-
     /// Adds a sandbox of ours that is not listed.
     fn miss(
         &mut self,

@@ -28,11 +28,11 @@ impl OwnSync {
     }
 }
 
-/// Resets the figures that this process's last sync showed once another process has applied a later list: it shows those of that one.
+/// Resets the figures that this process's last sync showed once another process has compared a later list: that one shows its own.
 pub(crate) async fn show_superseded(jobs: &Jobs) -> Result<(), StoreError> {
     let shown = *jobs.own_sync.began();
     let Some(began) = shown else { return Ok(()) };
-    if jobs.store.schedule.listed().await?.is_none_or(|listed| listed <= began) {
+    if jobs.store.schedule.compared().await?.is_none_or(|compared| compared <= began) {
         return Ok(());
     }
     let mut shown = jobs.own_sync.began();

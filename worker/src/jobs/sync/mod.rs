@@ -27,7 +27,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use broker_domain::{JobReport, MISSING_NOT_BELIEVED, Status};
 use broker_provider::{Account, Provider, Tally};
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{EntryConflict, NewSandbox, Record, Seen, StoreError, Unused, Write, accounts};
+use broker_store::{
+    AppliedList, EntryConflict, NewSandbox, Record, Seen, StoreError, Unused, Write, accounts,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -54,6 +56,9 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
     let diff = compared_twice(jobs, jobs.provider()?).await?;
     report.found = diff.listed;
     jobs.own_sync.begins(began);
+    // Its figures are shown by this process; another one's are old.
+    let (Write::Applied | Write::Rejected(())) =
+        jobs.store.schedule.note_compared(began, jobs.clock.now()).await?;
     tell_unreadable(&diff.tally, report);
     let doubt = diff.doubt.as_ref().filter(|_| diff.missing.len() > 0 && !accept_stale);
     if let Some(doubt) = doubt {
@@ -73,7 +78,8 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
     }
     report.skipped += diff.doubtful.len();
     let refusal = refusal::refusal(&diff).filter(|_| !accept_stale);
-    let may_lack = diff.may_lack().filter(|_| !accept_stale);
+    let incomplete = diff.tally.incomplete().filter(|_| !accept_stale);
+    let hidden = if accept_stale { 0 } else { diff.hidden };
     let Diff { doubtful, unknown, found, missing, .. } = diff;
     let doubtful = Arc::new(doubtful);
     let ended = match refusal {
@@ -81,26 +87,30 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
         None => write(jobs, believed.then_some(missing), found, unknown, &doubtful, report).await,
     };
     doubtful.tell(report);
-    match (ended?, may_lack) {
+    match (ended?, incomplete) {
         (false, _) => {}
         (true, None) => {
+            let list = AppliedList { began, hidden };
             // Another sync may have applied a later one.
             let (Write::Applied | Write::Rejected(())) =
-                jobs.store.schedule.note_listed(began, jobs.clock.now()).await?;
+                jobs.store.schedule.note_listed(list, jobs.clock.now()).await?;
+            if hidden > 0 {
+                tell_incomplete(jobs, &format!("{hidden} of its rows may be new, and cannot be read"));
+            }
         }
         (true, Some(why)) => tell_incomplete(jobs, &why),
     }
     Ok(())
 }
 
-/// Tells of a list by which refill ends no ticket, if a flavour is refilled.
+/// Tells of a list by which refill ends not all late tickets, if a flavour is refilled.
 fn tell_incomplete(jobs: &Jobs, why: &str) {
     let policy = jobs.policy.now().unwrap_or_default();
     if refill::refilled(&policy).next().is_some() {
         tracing::warn!(
             why,
-            "the provider's list may not have all that is new: no ticket of refill ends by it, however old. If it stays so, \
-             repair it there, or run sync with --accept-stale"
+            "the provider's list may not have all that is new: refill keeps late tickets open, one for each row that cannot be \
+             read, and all while it contradicts itself. Repair it there, or run sync with --accept-stale"
         );
     }
 }
