@@ -244,7 +244,7 @@ async fn stopped(
     };
     let names: Vec<_> = lines.filter_map(refilled).collect::<BTreeSet<_>>().into_iter().collect();
     let flows = store.refill.flows(&names).await?.into_iter();
-    let stopped = flows.filter(|(_, flow)| flow.paused.is_some() || flow.is_stopped(now));
+    let stopped = flows.filter(|(_, flow)| flow.as_ref().is_none_or(|flow| flow.is_held(now)));
     Ok(stopped.map(|(name, _)| name).collect())
 }
 

@@ -139,8 +139,10 @@ async fn what_nobody_asked_for_takes_no_ticket_and_counts_and_429_is_asked_again
 /// Lets the tickets of the flavour have been made `minutes` ago, and tells how many there are.
 async fn age_tickets(broker: &Broker, minutes: u64) -> usize {
     let tickets = broker.table().list("TICKET#small").await;
+    // Those of one round have one time.
+    let made_at = now_ms() - minutes * 60_000;
     for mut ticket in tickets.clone() {
-        ticket.insert("made_at_ms".to_owned(), number(now_ms() - minutes * 60_000));
+        ticket.insert("made_at_ms".to_owned(), number(made_at));
         broker.table().put(ticket).await;
     }
     tickets.len()

@@ -78,7 +78,7 @@ async fn show_standing(jobs: &Jobs, refilled: &mut BTreeSet<String>) -> Result<(
     }
     let names: Vec<_> = refill::refilled(&policy).map(|(name, ..)| name.clone()).collect();
     for (flavour, flow) in jobs.store.refill.flows(&names).await? {
-        refill::show_flow(&flavour, &flow, jobs.clock.now());
+        refill::show_flow(&flavour, flow.as_ref(), jobs.clock.now());
     }
     sync::show_superseded(jobs).await
 }

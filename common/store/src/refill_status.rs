@@ -64,7 +64,9 @@ impl RefillStatus {
         (flavour, refill): (&Flavour, &Refill),
         now: Timestamp,
     ) -> Result<Self, StoreError> {
-        let flow = store.refill.flow(name).await?;
+        let read = store.refill.flows(std::slice::from_ref(name)).await?.pop().and_then(|(_, flow)| flow);
+        let is_readable = read.is_some();
+        let flow = read.unwrap_or_default();
         let census = store.census.believed(now).await?;
         let counts = census.as_ref().and_then(|census| census.by_flavour.get(name.as_str()));
         let live = counts.map(|counts| {
@@ -82,7 +84,7 @@ impl RefillStatus {
         let next_call_at = flow.next_try(now).max(flow.rests(now));
         Ok(Self {
             flavour: name.to_string(),
-            state: state(refill, &flow, live, now),
+            state: if is_readable { state(refill, &flow, live, now) } else { "stopped" },
             desired: need.desired,
             available,
             arriving,
@@ -102,7 +104,7 @@ impl RefillStatus {
 pub struct RefillHeld {
     /// The flavour.
     pub flavour: FlavourName,
-    /// Who paused it; `None` if its hook does not answer, or nothing arrives that it has had made.
+    /// Who paused it; `None` if its hook does not answer, nothing arrives that it has had made, or its flow cannot be read.
     pub paused: Option<Pause>,
     /// When the hook is tried next, if it does not answer.
     pub next_try_at: Option<Timestamp>,
@@ -120,8 +122,9 @@ impl RefillHeld {
         let names: Vec<_> = refilled.map(|(name, _)| name.clone()).collect();
         let mut held = Vec::new();
         for (flavour, flow) in store.refill.flows(&names).await? {
-            if flow.paused.is_some() || flow.is_stopped(now) {
-                held.push(Self { flavour, next_try_at: flow.next_try(now), paused: flow.paused });
+            if flow.as_ref().is_none_or(|flow| flow.is_held(now)) {
+                let next_try_at = flow.as_ref().and_then(|flow| flow.next_try(now));
+                held.push(Self { flavour, next_try_at, paused: flow.and_then(|flow| flow.paused) });
             }
         }
         Ok(held)

@@ -62,15 +62,6 @@ pub struct Tick {
     pub trouble: Option<Trouble>,
 }
 
-/// A list of the provider that a sync applied: everything in it was let in, or refused for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AppliedList {
-    /// When it began.
-    pub began: Timestamp,
-    /// How many of its rows may be of new sandboxes, and could not be read.
-    pub hidden: u64,
-}
-
 /// What was wrong with a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {

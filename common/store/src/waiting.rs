@@ -198,7 +198,11 @@ pub fn behind(place: &Place) -> PageKey {
 pub async fn find(store: &Store, id: RequestId) -> Result<Option<Place>, StoreError> {
     let Some(record) = store.requests.get(id).await? else { return Ok(None) };
     let Some(line) = record.parked else { return Ok(None) };
-    let place = store.waiting.place(&line, id).await?;
+    let place = match store.waiting.place(&line, id).await {
+        // Its request says what the cancellation needs.
+        Err(StoreError::Malformed { .. }) => None,
+        read => read?,
+    };
     let (is_queued, deadline) = (record.state == RequestState::Queued, record.deadline);
     let lost = || is_queued.then(|| Place { line, request_id: id, deadline, message: String::new() });
     Ok(place.or_else(lost))

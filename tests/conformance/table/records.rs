@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::policy::ReservedCount;
+use broker_domain::refill::AppliedList;
 use broker_domain::{
     DeadLetterCount, IdempotencyKey, Job, JobReport, LeaseKey, Outcome, Pause, PersistedRequest,
     QuarantineCause, RequestState, ReservationId, Status, Subject, Task, TrackId,
 };
 use broker_store::history::{MinuteGauges, Served, minute_of};
-use broker_store::{AppliedList, Binding, Census, Instance, Pace, PoolStatus, Role, Write};
+use broker_store::{Binding, Census, Instance, Pace, PoolStatus, Role, Write};
 
 use broker_tests::together;
 

@@ -13,6 +13,7 @@ use broker_store::waiting::{self, WaitingFilter};
 use broker_store::{Actor, Claim, ClaimOutcome, PlaceItem, PoolStatus, Requeued, Write};
 
 use super::claims::record;
+use super::reading::spoil;
 use crate::place::Place;
 
 fn line() -> Line {
@@ -386,4 +387,10 @@ async fn a_table_in_which_somebody_waited_opens_once_it_is_reconciled() {
     let ended = store.requests.get(lost.request_id).await.expect("read").expect("recorded");
     assert_eq!(ended.state, RequestState::Ended(Outcome::Cancelled));
     assert_eq!(waiting::find(store, lost.request_id).await.expect("read"), None, "it has ended");
+    // Nor does a place that cannot be read stand in the way of that.
+    let (unreadable, parked) = asked(&place, "student-3").await;
+    assert_eq!(store.waiting.park(&parked).await.expect("asked"), Write::Applied);
+    spoil(&place, (&format!("LINE#{}", line()), &unreadable.request_id.to_string()), "deadline_ms").await;
+    let found = waiting::find(store, unreadable.request_id).await.expect("read").expect("it waits");
+    assert!(waiting::cancel(store, &place.entropy, &found).await.expect("asked"));
 }

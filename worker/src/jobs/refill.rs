@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use broker_domain::policy::{Flavour, Hook, Policy, Refill};
-use broker_domain::refill::{Answers, Counted, Flow, Need, Plan, Round, Ticket, TicketAnswer, TicketEnd};
+use broker_domain::refill::{
+    Answers, AppliedList, Counted, Flow, Need, Plan, Round, Ticket, TicketAnswer, TicketEnd,
+};
 use broker_domain::{FlavourName, Job, JobReport, NamePrefix, TicketId, Timestamp};
 use broker_provider::hooks::{HookAnswer, HookEvent, HookKind};
 use broker_runtime::crash_points::{self, Point};
@@ -217,17 +219,14 @@ impl FlavourRefill {
         Ok(Went::On(made))
     }
 
-    /// By when tickets end, by the last list that sync applied; it is read only if a ticket is late. Without a provider there are no
-    /// lists, and its age alone ends a ticket.
-    async fn listed(&self, tickets: &[Ticket], now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+    /// The last list that sync applied; it is read only if a ticket is late. Without a provider there are no lists, and its age alone
+    /// ends a ticket.
+    async fn listed(&self, tickets: &[Ticket], now: Timestamp) -> Result<Option<AppliedList>, StoreError> {
         if self.jobs.provider.is_none() {
-            return Ok(Some(now));
+            return Ok(Some(AppliedList { began: now, hidden: 0 }));
         }
         match tickets.iter().any(|ticket| ticket.is_late(now)) {
-            true => {
-                let list = self.jobs.store.schedule.listed().await?;
-                Ok(list.map(|list| Ticket::end_by(tickets, list.began, list.hidden)))
-            }
+            true => self.jobs.store.schedule.listed().await,
             false => Ok(None),
         }
     }
@@ -360,10 +359,12 @@ fn show(flavour: &str, values: [u64; GAUGES.len()]) {
     }
 }
 
-/// Shows whether refill of a flavour is stopped or paused: the last round may have been another process's.
-pub(crate) fn show_flow(flavour: &FlavourName, flow: &Flow, now: Timestamp) {
-    let standing =
-        [("broker_refill_stopped", flow.is_stopped(now)), ("broker_refill_paused", flow.paused.is_some())];
+/// Shows whether refill of a flavour is stopped or paused: the last round may have been another process's. No round begins from a
+/// flow that cannot be read.
+pub(crate) fn show_flow(flavour: &FlavourName, flow: Option<&Flow>, now: Timestamp) {
+    let is_stopped = flow.is_none_or(|flow| flow.is_stopped(now));
+    let is_paused = flow.is_some_and(|flow| flow.paused.is_some());
+    let standing = [("broker_refill_stopped", is_stopped), ("broker_refill_paused", is_paused)];
     for (name, holds) in standing {
         metrics::gauge!(name, "flavour" => flavour.to_string()).set(f64::from(u8::from(holds)));
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use broker_domain::{FlavourName, NamePrefix, Outcome, RequestId, TenantName, TrackId};
 use broker_messages::{Reply, summarize};
 use broker_store::waiting::{self, WaitingFilter, WaitingPage};
-use broker_store::{Act, AuditLine, PageKey};
+use broker_store::{Act, AuditLine, PageKey, StoreError};
 use http::StatusCode;
 use http::request::Parts;
 use serde_json::json;
@@ -96,7 +96,13 @@ impl Operator {
             (Some(ids), true, false) => {
                 let mut page = WaitingPage::default();
                 for id in &ids {
-                    page.places.extend(waiting::find(&self.rpc.store, *id).await?);
+                    match waiting::find(&self.rpc.store, *id).await {
+                        // It is not among those found, and in no other's way.
+                        Err(error @ StoreError::Malformed { .. }) => {
+                            tracing::error!(request_id = %id, "not cancelled: {error}");
+                        }
+                        found => page.places.extend(found?),
+                    }
                 }
                 (page, format!("{} ids", ids.len()))
             }

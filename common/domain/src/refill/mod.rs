@@ -15,4 +15,6 @@ mod ticket;
 pub use breaker::{Answers, CALLS, HookBreaker};
 pub use bucket::Bucket;
 pub use round::{Counted, Flow, Need, Plan, Round};
-pub use ticket::{READ_LAG, TICKET_LIFE, Ticket, TicketAnswer, TicketEnd, TicketState};
+pub use ticket::{
+    AppliedList, LateTickets, READ_LAG, TICKET_LIFE, Ticket, TicketAnswer, TicketEnd, TicketState,
+};

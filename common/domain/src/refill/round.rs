@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::super::policy::Refill;
 use super::super::{Pause, TicketId, Timestamp};
-use super::{Bucket, HookBreaker, Ticket, TicketState};
+use super::{AppliedList, Bucket, HookBreaker, LateTickets, Ticket, TicketState};
 
 /// Tickets that one round makes or removes at most: they are written in one transaction.
 const MOST: usize = 45;
@@ -63,8 +63,8 @@ pub struct Round<'a> {
     pub counted: Counted,
     /// How many more are to be there soon, because they are reserved.
     pub reserved: u64,
-    /// When the last list of the provider began that sync applied, if that is known.
-    pub listed: Option<Timestamp>,
+    /// The last list of the provider that sync applied, if one is known.
+    pub listed: Option<AppliedList>,
     /// The time.
     pub now: Timestamp,
 }
@@ -124,6 +124,11 @@ impl Flow {
         self.breaker.nothing_arrives() || self.next_try(now).is_some()
     }
 
+    /// Whether nothing is asked for: an operator paused it, or it is stopped.
+    pub fn is_held(&self, now: Timestamp) -> bool {
+        self.paused.is_some() || self.is_stopped(now)
+    }
+
     /// Until when no call is made because the hook asked to slow down, if that is to come.
     pub fn rests(&self, now: Timestamp) -> Option<Timestamp> {
         self.rests_until.filter(|until| until.is_to_come(now, LONGEST_REST))
@@ -158,11 +163,12 @@ impl Round<'_> {
         let ids = |of: &dyn Fn(&Ticket) -> bool| -> Vec<TicketId> {
             self.tickets.iter().filter(|ticket| of(ticket)).map(|ticket| ticket.id).take(MOST).collect()
         };
-        let overdue = ids(&|ticket| ticket.is_overdue(now, self.listed));
+        let late = LateTickets::of(self.tickets, self.listed, now);
+        let overdue = ids(&|ticket| late.overdue.contains(&ticket.id));
         let counted = ids(&|ticket| ticket.is_counted(self.counted.as_of));
         let stopped = flow.paused.is_some() || self.refill.hook.is_none();
         let calls = if stopped || flow.rests(now).is_some() { 0 } else { flow.breaker.may_begin(now) };
-        let mut send = ids(&|ticket| ticket.is_due(now, self.listed));
+        let mut send = ids(&|ticket| ticket.is_due(now) && !late.overdue.contains(&ticket.id));
         send.truncate(usize::try_from(calls).unwrap_or(usize::MAX));
         let sending = u32::try_from(send.len()).unwrap_or(u32::MAX);
         // No more are asked for than are sent: those that wait are no use, and would time out while the hook is down.
@@ -170,12 +176,14 @@ impl Round<'_> {
             self.tickets.iter().any(|ticket| matches!(ticket.state, TicketState::Due { at } if now < at));
         let may = if waiting && flow.breaker.unanswered > 0 { 0 } else { calls.saturating_sub(sending) };
         // One that the hook did not say yes to tells nothing of what it has made.
-        let is_late = |ticket: &Ticket| ticket.state == TicketState::Asked && overdue.contains(&ticket.id);
-        let late = self.tickets.iter().filter(|ticket| is_late(ticket)).count();
-        let late = u32::try_from(late).unwrap_or(u32::MAX);
-        let breaker = flow.breaker.waited(late, self.tickets.iter().any(|ticket| !ticket.is_open()));
-        // While nothing arrives, one at a time finds out. One that cannot be read never does.
-        let finds_out = |ticket: &Ticket| ticket.is_open() && ticket.is_readable();
+        let in_vain = |ticket: &Ticket| ticket.state == TicketState::Asked && overdue.contains(&ticket.id);
+        let in_vain = self.tickets.iter().filter(|ticket| in_vain(ticket)).count();
+        let in_vain = u32::try_from(in_vain).unwrap_or(u32::MAX);
+        let breaker = flow.breaker.waited(in_vain, self.tickets.iter().any(|ticket| !ticket.is_open()));
+        // While nothing arrives, one at a time finds out. One that cannot be read never does, nor does one of which a list that hides
+        // rows says nothing: it stays as long as those do.
+        let finds_out =
+            |ticket: &Ticket| ticket.is_open() && ticket.is_readable() && !late.kept.contains(&ticket.id);
         let may = match breaker.nothing_arrives() {
             true if self.tickets.iter().any(finds_out) => 0,
             true => may.min(1),

@@ -29,11 +29,16 @@ fn counted(available: u64, live: u64) -> Counted {
     Counted { available, arriving: 0, live, as_of: at(0) }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what a round takes")]
+fn list(secs: u64, hidden: u64) -> Option<AppliedList> {
+    Some(AppliedList { began: at(secs), hidden })
+}
+
 const LOCK: Duration = Duration::from_secs(20);
 
 fn plan(refill: &Refill, flow: &Flow, tickets: &[Ticket], counted: Counted, secs: u64) -> Plan {
     let now = at(secs);
-    Round { refill, flow, tickets, counted, reserved: 0, listed: Some(now), now }.plan(LOCK)
+    Round { refill, flow, tickets, counted, reserved: 0, listed: list(secs, 0), now }.plan(LOCK)
 }
 
 #[test]
@@ -112,14 +117,50 @@ fn a_ticket_counts_until_it_is_taken_refused_or_overdue_and_one_that_was_taken_u
 #[test]
 fn a_list_ends_all_late_tickets_but_as_many_of_the_youngest_as_it_hides_rows() {
     let life = TICKET_LIFE.as_secs();
-    let tickets: Vec<_> = (0..4_u64).map(|n| Ticket::new(id(u128::from(n)), at(n))).collect();
-    let open = |hidden| {
-        let end_by = Ticket::end_by(&tickets, at(life + 2), hidden);
-        tickets.iter().filter(|ticket| !ticket.is_overdue(at(life + 2), Some(end_by))).count()
+    // Those of one round have one time, and the last one is not late when the list begins.
+    let made = [0, 1, 1, 1, 3];
+    let tickets: Vec<_> = (0..).zip(made).map(|(n, secs)| Ticket::new(id(n), at(secs))).collect();
+    let late = |list, now| {
+        let late = LateTickets::of(&tickets, list, now);
+        (late.kept.into_iter().collect::<Vec<_>>(), late.overdue.into_iter().collect::<Vec<_>>())
     };
-    // The last one is not late when the list begins.
-    assert_eq!([0, 1, 2, 3, 9].map(open), [1, 2, 3, 4, 4]);
-    assert_eq!(Ticket::end_by(&[], at(life), 7), at(life));
+    let [first, second, third, fourth] = [0, 1, 2, 3].map(id);
+    assert_eq!(late(list(life + 2, 0), at(life + 9)), (vec![], vec![first, second, third, fourth]));
+    assert_eq!(late(list(life + 2, 1), at(life + 9)), (vec![fourth], vec![first, second, third]));
+    assert_eq!(late(list(life + 2, 3), at(life + 9)), (vec![second, third, fourth], vec![first]));
+    assert_eq!(late(list(life + 2, u64::MAX), at(life + 9)), (vec![first, second, third, fourth], vec![]));
+    for hidden in [0, 1] {
+        assert_eq!(
+            late(list(life + 9, hidden), at(life + 2)),
+            (vec![], vec![]),
+            "a list of the future is none"
+        );
+    }
+    assert_eq!(late(None, at(life + 9)), (vec![], vec![]));
+}
+
+#[test]
+fn a_late_ticket_that_a_list_keeps_open_keeps_nobody_from_finding_out_whether_something_arrives() {
+    let refill = refill(10, 20, 60_000);
+    let life = TICKET_LIFE.as_secs();
+    let breaker = HookBreaker::default().waited(CALLS, false);
+    let flow = Flow {
+        breaker: breaker.begin(1, at(0)).end(Answers { answered: 1, ..Answers::default() }),
+        ..Flow::default()
+    };
+    assert!(flow.breaker.nothing_arrives());
+    let asked = |n, secs| Ticket { state: TicketState::Asked, ..Ticket::new(id(n), at(secs)) };
+    let plan = |tickets: &[Ticket], secs| {
+        let counted = Counted { as_of: at(secs), ..counted(0, 0) };
+        let (listed, now) = (list(secs, 1), at(secs));
+        Round { refill: &refill, flow: &flow, tickets, counted, reserved: 0, listed, now }.plan(LOCK)
+    };
+    let next = plan(&[asked(1, 0)], life);
+    assert_eq!((next.overdue, next.new), (vec![], 1), "the next one finds out");
+    let next = plan(&[asked(1, 0), asked(2, life)], life + 60);
+    assert_eq!((next.overdue, next.new), (vec![], 0), "and no third beside it");
+    let next = plan(&[asked(1, 0), asked(2, life)], 2 * life);
+    assert_eq!((next.overdue, next.new), (vec![id(1)], 0), "once that is late the first one ends");
 }
 
 #[test]
@@ -129,7 +170,7 @@ fn while_no_list_is_applied_nothing_is_overdue_and_max_is_asked_for_once() {
     let asked = |number| Ticket { state: TicketState::Asked, ..Ticket::new(id(number), at(0)) };
     let tickets: Vec<_> = (0..10).map(asked).collect();
     let planned = |listed: Option<u64>, secs| {
-        let (flow, listed) = (Flow::default(), listed.map(at));
+        let (flow, listed) = (Flow::default(), listed.and_then(|began| list(began, 0)));
         let counted = Counted { as_of: at(secs), ..counted(0, 0) };
         let round = Round {
             refill: &refill,
@@ -191,8 +232,10 @@ fn an_answer_ends_a_ticket_only_if_it_is_no() {
     assert_eq!(answered(TicketAnswer::Failed), Ok(TicketState::Due { at: at(65) }));
     let later = TicketAnswer::Later(Duration::from_secs(7));
     assert_eq!(answered(later), Ok(TicketState::Due { at: at(12) }));
-    let over = at(TICKET_LIFE.as_secs());
-    assert!(ticket.is_due(at(0), None) && ticket.is_due(over, None) && !ticket.is_due(over, Some(over)));
+    let life = TICKET_LIFE.as_secs();
+    assert!(ticket.is_due(at(0)) && ticket.is_due(at(life)));
+    let late = |secs| plan(&refill(1, 1, 60), &Flow::default(), &[ticket], counted(0, 0), secs);
+    assert_eq!((late(life - 1).send, late(life).send), (vec![id(1)], vec![]), "one that ends is not sent");
 }
 
 #[test]

@@ -8,13 +8,14 @@
 //! ```
 //!
 //! A ticket is overdue once it is 30 minutes old and sync has applied a list that began after that: every sandbox of the list took
-//! its ticket. While no list is applied (sync fails, is refused or paused) nothing is overdue, however long it takes:
+//! its ticket. A list may hide sandboxes that are new: it ends as many fewer, and keeps the youngest. While no list is applied (sync fails, is refused or paused) nothing is overdue, however long it takes:
 //! its sandboxes may exist at the provider without being in the pool, and as many again would exceed `max` there.
 //!
 //! Tickets of a flavour are alike: an arrival takes any that is open, in the transaction that inserts its sandbox. A ticket
 //! that was taken is kept until a census has counted the sandbox, so that a reader of an older count counts the ticket.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::{TicketId, Timestamp};
@@ -105,34 +106,14 @@ impl Ticket {
         }
     }
 
-    /// Whether the hook is to be sent it now.
-    pub fn is_due(&self, now: Timestamp, listed: Option<Timestamp>) -> bool {
-        matches!(self.state, TicketState::Due { at } if at <= now) && !self.is_overdue(now, listed)
+    /// Whether the hook is to be sent it now, unless it is overdue.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        matches!(self.state, TicketState::Due { at } if at <= now)
     }
 
     /// Whether it has waited for so long that a list decides.
     pub fn is_late(&self, now: Timestamp) -> bool {
         self.is_open() && self.made_at.plus(TICKET_LIFE) <= now
-    }
-
-    /// Whether it ends, unless an arrival takes it first: it is late, and nothing came by the last list that was applied, which
-    /// began at `listed`. Without one it is not.
-    pub fn is_overdue(&self, now: Timestamp, listed: Option<Timestamp>) -> bool {
-        // A list of the future a clock began that was wrong.
-        let listed = listed.filter(|began| !began.is_beyond(now, Duration::ZERO));
-        self.is_late(now) && listed.is_some_and(|began| self.is_late(began))
-    }
-
-    /// The moment by which tickets end after a list that began at `began` and hides `hidden` sandboxes that may be new: each of
-    /// them may be a late ticket's, so the youngest `hidden` late ones of `tickets` stay open.
-    pub fn end_by(tickets: &[Self], began: Timestamp, hidden: u64) -> Timestamp {
-        let hidden = usize::try_from(hidden).unwrap_or(usize::MAX);
-        let mut late: Vec<_> =
-            tickets.iter().filter(|one| one.is_late(began)).map(|one| one.made_at).collect();
-        late.sort_unstable_by_key(|made_at| Reverse(*made_at));
-        late.truncate(hidden);
-        let kept = late.last();
-        kept.map_or(began, |made_at| made_at.plus(TICKET_LIFE).minus(Duration::from_millis(1)))
     }
 
     /// Whether a census that began at `as_of` has counted the sandbox that took it.
@@ -161,6 +142,38 @@ impl Ticket {
             TicketAnswer::Later(by) => Ok(TicketState::Due { at: now.plus(by) }),
             TicketAnswer::Failed => Ok(TicketState::Due { at: now.plus(pause) }),
         }
+    }
+}
+
+/// A list of the provider that a sync applied: everything in it was let in, or refused for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppliedList {
+    /// When it began.
+    pub began: Timestamp,
+    /// How many of its rows may be of new sandboxes, and could not be read.
+    pub hidden: u64,
+}
+
+/// What a list says of the tickets that were late when it began: none of their sandboxes is in what can be read of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LateTickets {
+    /// Those that stay open: as many of the youngest as it hides rows, each of which may be one's.
+    pub kept: BTreeSet<TicketId>,
+    /// Those that end, unless an arrival takes them first.
+    pub overdue: BTreeSet<TicketId>,
+}
+
+impl LateTickets {
+    /// Those of `tickets` by the last list that was applied. Without one nothing is said of any.
+    pub fn of(tickets: &[Ticket], list: Option<AppliedList>, now: Timestamp) -> Self {
+        // A list of the future a clock began that was wrong.
+        let list = list.filter(|list| !list.began.is_beyond(now, Duration::ZERO));
+        let Some(AppliedList { began, hidden }) = list else { return Self::default() };
+        let mut late: Vec<_> = tickets.iter().filter(|one| one.is_late(now) && one.is_late(began)).collect();
+        late.sort_unstable_by_key(|ticket| Reverse((ticket.made_at, ticket.id)));
+        let overdue = late.split_off(usize::try_from(hidden).unwrap_or(usize::MAX).min(late.len()));
+        let ids = |of: Vec<&Ticket>| of.into_iter().map(|ticket| ticket.id).collect();
+        Self { kept: ids(late), overdue: ids(overdue) }
     }
 }
 

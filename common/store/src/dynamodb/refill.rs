@@ -53,19 +53,21 @@ impl RefillStore {
         item.map_or(Ok(Flow::default()), |item| read_flow(&item))
     }
 
-    /// The flows of these flavours, as far as they can be read (batched, consistent reads).
-    pub async fn flows(&self, flavours: &[FlavourName]) -> Result<Vec<(FlavourName, Flow)>, StoreError> {
+    /// The flows of these flavours (batched, consistent reads); `None` for one that cannot be read, from which no round begins.
+    pub async fn flows(
+        &self,
+        flavours: &[FlavourName],
+    ) -> Result<Vec<(FlavourName, Option<Flow>)>, StoreError> {
         let mut looks = JoinSet::new();
         for flavour in flavours.iter().cloned() {
             let table = Arc::clone(&self.table);
             looks.spawn(async move {
                 let item = table.reads.get(keys::refill(&flavour)).await?;
                 let flow = item.map_or(Some(Flow::default()), |item| passable(read_flow(&item)));
-                Ok::<_, StoreError>(flow.map(|flow| (flavour, flow)))
+                Ok::<_, StoreError>((flavour, flow))
             });
         }
-        let looked = looks.join_all().await.into_iter();
-        let mut flows = looked.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
+        let mut flows = looks.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
         flows.sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok(flows)
     }

@@ -13,7 +13,8 @@ use super::change::ItemChange;
 use super::keys;
 use super::pool::passable;
 use super::{ScheduleStore, n, records, s};
-use crate::{AppliedList, StoreError, Tick, Trouble, Write};
+use crate::{StoreError, Tick, Trouble, Write};
+use broker_domain::refill::AppliedList;
 use broker_domain::{CLOCKS_DIFFER, Job, Pause, Timestamp};
 
 /// It is due, not taken (for no longer than anybody takes it), and not paused.

@@ -95,7 +95,7 @@ async fn supply(
     let free = store.refill.available(&flavour.prefix, wanted).await? + arriving;
     let Some(refill) = &flavour.refill else { return Ok(Supply { free, ..Supply::default() }) };
     let ready_after = ready_after(store, name, flavour).await?;
-    let flow = store.refill.flows(std::slice::from_ref(name)).await?.pop();
+    let flow = store.refill.flows(std::slice::from_ref(name)).await?.pop().and_then(|(_, flow)| flow);
     let tickets = store.refill.tickets(name).await?;
     let coming: Vec<_> = tickets
         .iter()
@@ -103,7 +103,7 @@ async fn supply(
         .map(|ticket| ticket.made_at.plus(ready_after).max(now))
         .collect();
     // No round begins from a flow that cannot be read.
-    let is_held = flow.is_none_or(|(_, flow)| flow.paused.is_some() || flow.is_stopped(now));
+    let is_held = flow.is_none_or(|flow| flow.is_held(now));
     let stands_still = refill.hook.is_none() || is_held;
     let live: u64 =
         counts.into_iter().flatten().filter(|(status, _)| **status != Status::Deleted).map(|(_, n)| n).sum();

@@ -7,8 +7,8 @@ use broker_api::waiting::reasons;
 use broker_domain::waiting::{Place, minted_at};
 use broker_domain::{FlavourName, NamePrefix, RequestId, TenantName, TrackId};
 use broker_messages::summarize;
-use broker_store::Act;
 use broker_store::waiting::{self, WaitingFilter};
+use broker_store::{Act, StoreError};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -187,11 +187,13 @@ async fn cancel(context: &Context, args: Cancel) -> anyhow::Result<Done> {
         output::complain("name ids, or filters, or --all, and only one of them");
         return Ok(Done::Misused);
     }
-    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    let (mut found, mut missing, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
     for id in &args.ids {
-        match waiting::find(&context.store, *id).await? {
-            Some(place) => found.push(place),
-            None => missing.push(id.to_string()),
+        match waiting::find(&context.store, *id).await {
+            Ok(Some(place)) => found.push(place),
+            Ok(None) => missing.push(id.to_string()),
+            Err(error @ StoreError::Malformed { .. }) => unreadable.push(error),
+            Err(error) => return Err(error.into()),
         }
     }
     if args.ids.is_empty() {
@@ -222,9 +224,11 @@ async fn cancel(context: &Context, args: Cancel) -> anyhow::Result<Done> {
         let cells = [told.found, told.cancelled, told.ended].map(|count| count.to_string());
         output::table(["FOUND", "CANCELLED", "ENDED"], [cells])?;
     }
+    for error in &unreadable {
+        output::complain(&error.to_string());
+    }
     if !missing.is_empty() {
         output::complain(&format!("no such request waits: {}", missing.join(", ")));
-        return Ok(Done::Failed);
     }
-    Ok(Done::Ok)
+    Ok(if missing.is_empty() && unreadable.is_empty() { Done::Ok } else { Done::Failed })
 }

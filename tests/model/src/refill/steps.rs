@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broker_domain::TicketId;
 use broker_domain::policy::Refill;
-use broker_domain::refill::{Counted, Flow, Round, Ticket, TicketAnswer, TicketState};
+use broker_domain::refill::{AppliedList, Counted, Flow, Round, Ticket, TicketAnswer, TicketState};
 
 use super::world::{Action, Census, Hand, Heard, Record, World, ticket_id, time};
 use super::{Scenario, TICK, Variant};
@@ -156,7 +156,7 @@ impl Scenario {
             Counted { available, arriving: 0, live: u64::from(census.live), as_of: time(census.as_of) };
         let now = time(world.now);
         let listed = if self.variant == Variant::OverdueByAge { now } else { time(world.listed) };
-        let listed = Some(listed);
+        let listed = Some(AppliedList { began: listed, hidden: 0 });
         let plan =
             Round { refill: &refill, flow: &flow, tickets: &tickets, counted, reserved: 0, listed, now }
                 .plan(Duration::ZERO);

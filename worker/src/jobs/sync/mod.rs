@@ -24,12 +24,11 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use broker_domain::refill::AppliedList;
 use broker_domain::{JobReport, MISSING_NOT_BELIEVED, Status};
 use broker_provider::{Account, Provider, Tally};
 use broker_runtime::crash_points::{self, Point};
-use broker_store::{
-    AppliedList, EntryConflict, NewSandbox, Record, Seen, StoreError, Unused, Write, accounts,
-};
+use broker_store::{EntryConflict, NewSandbox, Record, Seen, StoreError, Unused, Write, accounts};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
