@@ -49,8 +49,8 @@ pub use refill_status::{RefillHeld, RefillStatus, pause_refill, resume_refill};
 pub use retry::retry_on_conflict;
 pub(crate) use retry::retry_while_retryable;
 pub use upkeep::{
-    Binding, Census, GateQuestion, HookAway, Instance, PoolStatus, ProviderAway, Received, Record, Role, Run,
-    SeenEmpty, SelfReport, Sightings, Tick, Trouble,
+    Binding, Census, ComparedLists, GateQuestion, HookAway, Instance, PoolStatus, ProviderAway, Received,
+    Record, Role, Run, SeenEmpty, SelfReport, Sightings, Tick, Trouble,
 };
 pub use waiting::{ListedLine, PlaceItem, PlaceRows, TenantLines};
 pub use write::{EntryConflict, Write};

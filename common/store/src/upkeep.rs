@@ -62,6 +62,15 @@ pub struct Tick {
     pub trouble: Option<Trouble>,
 }
 
+/// When the last syncs began that compared a list of the provider, as far as that is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ComparedLists {
+    /// The last one.
+    pub last: Option<Timestamp>,
+    /// The last one whose list did not contradict itself.
+    pub last_that_counts_missing: Option<Timestamp>,
+}
+
 /// What was wrong with a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {

@@ -12,7 +12,7 @@ use broker_domain::{
     QuarantineCause, RequestState, ReservationId, Status, Subject, Task, TrackId,
 };
 use broker_store::history::{MinuteGauges, Served, minute_of};
-use broker_store::{Binding, Census, Instance, Pace, PoolStatus, Role, Write};
+use broker_store::{Binding, Census, ComparedLists, Instance, Pace, PoolStatus, Role, Write};
 
 use broker_tests::together;
 
@@ -187,12 +187,12 @@ async fn the_last_list_that_was_applied_is_kept_and_one_of_a_wrong_clock_gives_w
     let wrong = now.plus(minute);
     assert_eq!((note(wrong).await, note(now).await), (Write::Applied, Write::Applied));
     assert_eq!(schedule.listed().await.expect("read"), Some(list(now, 2)));
-    let compared = async |began| schedule.note_compared(began, now).await.expect("asked");
-    assert_eq!(
-        (compared(now).await, compared(now.minus(minute)).await),
-        (Write::Applied, Write::Rejected(()))
-    );
-    assert_eq!(schedule.compared().await.expect("read"), Some(now));
+    let compared = async |began, counts| schedule.note_compared(began, counts, now).await.expect("asked");
+    assert_eq!(compared(now.minus(minute), true).await, Write::Applied);
+    assert_eq!(compared(now, false).await, Write::Applied);
+    assert_eq!(compared(now.minus(minute), true).await, Write::Rejected(()));
+    let expected = ComparedLists { last: Some(now), last_that_counts_missing: Some(now.minus(minute)) };
+    assert_eq!(schedule.compared().await.expect("read"), expected);
 }
 
 #[tokio::test]

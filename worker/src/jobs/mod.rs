@@ -267,6 +267,7 @@ pub(crate) fn begin_counting() {
     metrics::counter!("broker_permit_conflicts_total").absolute(0);
     metrics::counter!("broker_serve_admitted_total").absolute(0);
     metrics::counter!("broker_serve_left_behind_total").absolute(0);
+    metrics::counter!("broker_serve_put_aside_total").absolute(0);
     metrics::counter!("broker_waiting_parked_total").absolute(0);
     metrics::counter!("broker_waiting_refused_total", "reason" => "too_many").absolute(0);
     for by in ["arrival", "sweep"] {

@@ -88,6 +88,7 @@ pub(super) const RAN_FOR_MS: &str = "ran_for_ms";
 pub(super) const LISTED_AT_MS: &str = "listed_at_ms";
 pub(super) const LIST_HIDES: &str = "list_hides";
 pub(super) const COMPARED_AT_MS: &str = "compared_at_ms";
+pub(super) const COUNTED_MISSING_AT_MS: &str = "counted_missing_at_ms";
 pub(super) const BUCKET_US: &str = "bucket_us";
 pub(super) const UNANSWERED: &str = "unanswered";
 pub(super) const OVERDUE: &str = "overdue";

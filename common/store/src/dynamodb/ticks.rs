@@ -13,7 +13,7 @@ use super::change::ItemChange;
 use super::keys;
 use super::pool::passable;
 use super::{ScheduleStore, n, records, s};
-use crate::{StoreError, Tick, Trouble, Write};
+use crate::{ComparedLists, StoreError, Tick, Trouble, Write};
 use broker_domain::refill::AppliedList;
 use broker_domain::{CLOCKS_DIFFER, Job, Pause, Timestamp};
 
@@ -139,9 +139,18 @@ impl ScheduleStore {
         self.note_sync("listed", LIST_BEGAN_BEFORE, update, (list.began, now), hidden).await
     }
 
-    /// Notes that a sync that began at `began` compared the provider's list, whatever became of it. It never goes back.
-    pub async fn note_compared(&self, began: Timestamp, now: Timestamp) -> Result<Write, StoreError> {
-        let update = "SET compared_at_ms = :began";
+    /// Notes that a sync that began at `began` compared the provider's list, whatever became of it, and whether it counted what is
+    /// missing there. It never goes back.
+    pub async fn note_compared(
+        &self,
+        began: Timestamp,
+        counts_missing: bool,
+        now: Timestamp,
+    ) -> Result<Write, StoreError> {
+        let update = match counts_missing {
+            true => "SET compared_at_ms = :began, counted_missing_at_ms = :began",
+            false => "SET compared_at_ms = :began",
+        };
         self.note_sync("compared", COMPARED_BEFORE, update, (began, now), Vec::new()).await
     }
 
@@ -169,10 +178,16 @@ impl ScheduleStore {
         Ok(began.map(|began| AppliedList { began, hidden }))
     }
 
-    /// When the last sync began that compared the provider's list, if that is known (a consistent read).
-    pub async fn compared(&self) -> Result<Option<Timestamp>, StoreError> {
-        let Some(item) = self.table.get(keys::tick(Job::Sync)).await? else { return Ok(None) };
-        Ok(Reader(&item).optional_number(a::COMPARED_AT_MS)?.map(Timestamp::from_ms))
+    /// When the last syncs began that compared the provider's list (a consistent read).
+    pub async fn compared(&self) -> Result<ComparedLists, StoreError> {
+        let Some(item) = self.table.get(keys::tick(Job::Sync)).await? else {
+            return Ok(ComparedLists::default());
+        };
+        let at = |attribute| Ok(Reader(&item).optional_number(attribute)?.map(Timestamp::from_ms));
+        Ok(ComparedLists {
+            last: at(a::COMPARED_AT_MS)?,
+            last_that_counts_missing: at(a::COUNTED_MISSING_AT_MS)?,
+        })
     }
 
     /// Notes what was wrong with the last run of a job, or that nothing was; one of which that is known moved on.

@@ -94,6 +94,10 @@ async fn ask_flavour(jobs: &Jobs, policy: &Policy, flavour: &FlavourName, arriva
         let Some(ended) = running.join_next().await else { break };
         match ended {
             Ok(Ok(Heard::Yes(passed))) => drop(super::offer(jobs, vec![passed], super::By::Arrival).await),
+            // A paused pool is not changed: the next look asks again.
+            Ok(Ok(Heard::No(refused))) if !jobs.health.is_open() => {
+                tracing::info!(sandbox = %refused.arrival.sandbox_id, "refused by its gate while the pool is closed");
+            }
             // One at a time: what is in quarantine is counted before each.
             Ok(Ok(Heard::No(refused))) => {
                 if let Err(error) = refuse(jobs, flavour, &refused).await {

@@ -216,7 +216,7 @@ pub(crate) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
             return Err(JobError::Stopping);
         }
         report.found += page.len() as u64;
-        let admitted = serve(jobs, page, By::Sweep).await;
+        let admitted = serve(jobs, page, By::Arrival).await;
         report.changed += admitted.admitted;
         report.skipped += admitted.lost;
         report.failed += admitted.failed;
@@ -315,9 +315,9 @@ async fn turn_to_deal(jobs: &Jobs) -> Result<TurnToDeal, StoreError> {
 /// What a sandbox was met by that was granted, in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
-    /// The job that brought it, or the gate that let it through.
+    /// An arrival, met by the job that brought it, by its gate, or by a look for what was left.
     Arrival,
-    /// A look for what was left.
+    /// A sandbox that was available or put aside before.
     Sweep,
 }
 

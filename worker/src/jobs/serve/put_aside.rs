@@ -51,6 +51,7 @@ pub(super) async fn arrivals(jobs: &Jobs, arrivals: Vec<Candidate>) -> Result<(V
             to_next_look += many.saturating_sub(done.len()) as u64;
             Vec::new()
         });
+        metrics::counter!("broker_serve_put_aside_total").increment(done.len() as u64);
         free.extend(done.into_iter().map(|candidate| reserved(candidate, &reservation)));
         left = others.into_iter().chain(unused).collect();
     }

@@ -168,6 +168,8 @@ pub(super) struct Diff {
     pub(super) is_empty: bool,
     /// Why a sandbox that is not listed may exist all the same.
     pub(super) doubt: Option<String>,
+    /// What is missing is so in one list only: the second one failed.
+    pub(super) is_unconfirmed: bool,
     /// The number of rows that cannot be read and may be of new sandboxes: those without a usable id, and accounts that no other row
     /// names and no sandbox of the index has.
     pub(super) hidden: u64,
@@ -198,6 +200,7 @@ impl Diff {
             doubtful: DoubtfulRows::default(),
             is_empty: true,
             doubt: None,
+            is_unconfirmed: false,
             hidden: 0,
             available: 0,
             unknown: Spool::new(Arc::clone(dir), 1),

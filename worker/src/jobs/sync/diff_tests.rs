@@ -9,6 +9,7 @@ use broker_provider::{Account, ListedRow, Mark, Rows as _, Sighting, Tally};
 use broker_store::Record;
 
 use super::diff::{Diff, KnownSandbox, Missing, Ours, Theirs, between};
+use super::incomplete;
 use super::refusal::{is_foreign, refusal};
 use super::spool::Portions;
 use super::verdict::{DiffVerdict, judge};
@@ -307,4 +308,21 @@ fn a_tombstone_gives_way_only_to_another_resource_that_was_made_after_it_was_gon
         assert_eq!(judge(&account("a", "new", Some(101)), &stands(status, "old")), DiffVerdict::NotYet);
         assert_eq!(judge(&account("a", "old", Some(101)), &stands(status, "old")), DiffVerdict::Leave);
     }
+}
+
+#[test]
+fn a_list_that_is_not_believed_for_what_it_misses_ends_no_late_ticket() {
+    let ours = |many: usize| (0..many).map(|n| known(&format!("lab-{n:03}"), Status::Available));
+    let names = |many: usize| (0..many).map(|n| format!("lab-{n:03}")).collect::<Vec<_>>();
+    let list = |many| names(many).iter().map(|name| account(name, name, None)).collect::<Vec<_>>();
+    let whole = compared_with(None, ours(100), listed(&list(100)), 1);
+    assert!(refusal(&whole).is_none() && incomplete(&whole).is_none());
+    // The row that names nobody is a contradiction: it is not refused, and makes nothing stale.
+    let cut = compared_with(None, ours(100), listed(&list(40)), 1);
+    assert!(refusal(&cut).is_none(), "{cut:?}");
+    assert_eq!(incomplete(&cut), Some("it misses 60 of 100 available sandboxes".to_owned()));
+    let few = compared(ours(100), listed(&list(97)));
+    assert_eq!(incomplete(&few), None);
+    let unconfirmed = Diff { is_unconfirmed: true, ..few };
+    assert_eq!(incomplete(&unconfirmed), Some("it misses 3 of 100 available sandboxes".to_owned()));
 }

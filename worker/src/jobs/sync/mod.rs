@@ -54,10 +54,13 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
     let began = jobs.clock.now();
     let diff = compared_twice(jobs, jobs.provider()?).await?;
     report.found = diff.listed;
-    jobs.own_sync.begins(began);
+    let counts_missing = diff.doubt.is_none();
     // Its figures are shown by this process; another one's are old.
-    let (Write::Applied | Write::Rejected(())) =
-        jobs.store.schedule.note_compared(began, jobs.clock.now()).await?;
+    jobs.own_sync.shows(began, counts_missing);
+    let noted = jobs.store.schedule.note_compared(began, counts_missing, jobs.clock.now()).await;
+    if let Err(error) = noted {
+        tracing::warn!("other workers show the figures of their own syncs until the next one: {error}");
+    }
     tell_unreadable(&diff.tally, report);
     let doubt = diff.doubt.as_ref().filter(|_| diff.missing.len() > 0 && !accept_stale);
     if let Some(doubt) = doubt {
@@ -72,12 +75,12 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
         report.skipped += missing;
     }
     let believed = doubt.is_none();
-    if diff.doubt.is_none() {
+    if counts_missing {
         tell_allocated_missing(diff.allocated_missing, &diff.some_allocated_missing, report);
     }
     report.skipped += diff.doubtful.len();
     let refusal = refusal::refusal(&diff).filter(|_| !accept_stale);
-    let incomplete = diff.tally.incomplete().filter(|_| !accept_stale);
+    let incomplete = incomplete(&diff).filter(|_| !accept_stale);
     let hidden = if accept_stale { 0 } else { diff.hidden };
     let Diff { doubtful, unknown, found, missing, .. } = diff;
     let doubtful = Arc::new(doubtful);
@@ -86,6 +89,8 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
         None => write(jobs, believed.then_some(missing), found, unknown, &doubtful, report).await,
     };
     doubtful.tell(report);
+    // Another sync may have been later while this one wrote: what it showed last is reset by that, too.
+    jobs.own_sync.shows(began, counts_missing);
     match (ended?, incomplete) {
         (false, _) => {}
         (true, None) => {
@@ -102,6 +107,13 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
     Ok(())
 }
 
+/// Why what the list does not have may be there all the same, but for the rows that it hides.
+fn incomplete(diff: &Diff) -> Option<String> {
+    let misses = || format!("it misses {} of {} available sandboxes", diff.missing.len(), diff.available);
+    let unbelieved = diff.is_unconfirmed || refusal::misses_much(diff);
+    diff.tally.incomplete().or_else(|| unbelieved.then(misses))
+}
+
 /// Tells of a list by which refill ends not all late tickets, if a flavour is refilled.
 fn tell_incomplete(jobs: &Jobs, why: &str) {
     let policy = jobs.policy.now().unwrap_or_default();
@@ -109,7 +121,7 @@ fn tell_incomplete(jobs: &Jobs, why: &str) {
         tracing::warn!(
             why,
             "the provider's list may not have all that is new: refill keeps late tickets open, one for each row that cannot be \
-             read, and all while it contradicts itself. Repair it there, or run sync with --accept-stale"
+             read, and all while it contradicts itself or misses what the pool has. Repair it there, or run sync with --accept-stale"
         );
     }
 }
@@ -148,7 +160,8 @@ async fn compared_twice(jobs: &Jobs, provider: &Provider) -> Result<Diff, JobErr
     match listed(jobs, provider).await {
         Ok(second) => compared(jobs, &ours, second, Some(first)).await,
         Err(JobError::Provider(error)) if !looks_foreign => {
-            Ok(Diff { doubt: Some(format!("the second list failed, {error}")), ..first })
+            let doubt = Some(format!("the second list failed, {error}"));
+            Ok(Diff { doubt, is_unconfirmed: true, ..first })
         }
         Err(error) => Err(error),
     }

@@ -16,13 +16,18 @@ fn unknown(diff: &Diff) -> u64 {
     diff.unknown.len() + diff.doubtful.len() + diff.remade
 }
 
+/// Whether the list misses more of the available sandboxes than one list may make stale.
+pub(super) fn misses_much(diff: &Diff) -> bool {
+    diff.missing.len() > most_missing(diff.available)
+}
+
 /// The reason to refuse this list, if there is one; what is missing counts if the list does not contradict itself.
 pub(super) fn refusal(diff: &Diff) -> Option<String> {
     if diff.is_empty {
         return Some("the provider lists nothing at all".to_owned());
     }
-    let (missing, most) = (diff.missing.len(), most_missing(diff.available));
-    if missing > most && diff.doubt.is_none() {
+    if misses_much(diff) && diff.doubt.is_none() {
+        let (missing, most) = (diff.missing.len(), most_missing(diff.available));
         return Some(format!(
             "{missing} of {} available sandboxes are missing at the provider, more than {most}: look there, then run it with \
              --accept-stale if that is true",
