@@ -24,6 +24,8 @@ PARTITION_WRITES, WRITES_OF_ALLOCATED = 1000, 2
 PARTITION_SHARE = 0.8
 NEW_TABLE_WRITES, TABLE_QUOTA_WRITES = 4000, 40000
 MOST_SHARDS, DEFAULT_SHARDS = 50, 16
+# The bound of BROKER_PROVIDER_RATE.
+MOST_PROVIDER_RATE = 100
 # Two workers of 0.25 vCPU took 500/s for half an hour without a queue (simulated against AWS's latencies). Half of it is planned with.
 CLAIMS_OF_VCPU, PLANNED_SHARE = 1000, 0.5
 TASK_VCPU, TASK_GIB = 0.5, 1
@@ -72,6 +74,7 @@ def plan(month: int, peak: float, pool: int) -> dict[str, object]:
     sqs = month * SQS_REQUESTS * PRICE["SQS request"]
     rest = month * (LOG_KIB / 2**20 * PRICE["log GiB"] + HTTP_REQUESTS * PRICE["web ACL request"])
     compute = 4 * HOURS * (TASK_VCPU * PRICE["vCPU hour"] + TASK_GIB * PRICE["GiB hour"])
+    rate = max(2, math.ceil(month / days / SECONDS_OF_DAY * 1.5))
     # A sync compares both lists in a fixed memory (broker-bench sync).
     memory = TASK_GIB * 1024
     return {
@@ -84,7 +87,7 @@ def plan(month: int, peak: float, pool: int) -> dict[str, object]:
         "write units a second, claims": f"{claim_writes:,}",
         "`warm_throughput.write`": f"{max(NEW_TABLE_WRITES, busiest):,}",
         "quota of the table to raise": "no" if busiest <= TABLE_QUOTA_WRITES else f"to {busiest:,} write units",
-        "`provider_rate` at least": max(2, math.ceil(month / days / SECONDS_OF_DAY * 1.5)),
+        "`provider_rate` at least": rate if rate <= MOST_PROVIDER_RATE else f"{rate}: too many",
         "`census_minutes`": census_minutes(pool),
         "`job_intervals_s.sync`": sync_interval_s(pool),
         "memory of a worker, MiB": memory,

@@ -34,6 +34,18 @@ def outcomes(sources: dict[pathlib.Path, str]) -> set[str]:
     return {*words, *own, *(code.lower() for code in codes)}
 
 
+def tests(sources: dict[pathlib.Path, str]) -> list[tuple[set[str], str]]:
+    """Every function that may be a test, with the names of its modules."""
+    own = [file for file in sorted((ROOT / "tests").rglob("*.rs")) if "target" not in file.parts]
+    texts = {**sources, **{file: file.read_text(encoding="utf-8") for file in own}}
+    found = []
+    for file, text in texts.items():
+        parts = {part.removesuffix(".rs").removesuffix("_tests") for part in file.relative_to(ROOT).parts} | {file.stem}
+        parts |= set(re.findall(r"^ *(?:pub )?mod (\w+) \{", text, re.MULTILINE))
+        found += [(parts, name) for name in re.findall(r"\bfn (\w+)", text)]
+    return found
+
+
 def main() -> int:
     rendered = json.loads(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8"))
     manifests = pathlib.Path(sys.argv[2]).read_text(encoding="utf-8")
@@ -110,8 +122,18 @@ def main() -> int:
     elsewhere = set(re.findall(r"^      ([a-z-]+) = \{\n\s+when", (ROOT / "infra/terraform/modules/observability/alarms.tf").read_text(encoding="utf-8"), re.MULTILINE))
     for line in re.findall(r"^Alarms (.+?)(?:[.:;]|$)", runbook, re.MULTILINE):
         for name in re.findall(r"`([\w*-]+)`", line):
-            known = name in alarms or name in elsewhere or any(name == rule for rule, _ in rules) or name[0] == "*"
+            known = name in alarms or name in elsewhere or any(name == rule for rule, _ in rules)
+            known = known or name[0] == "*" and any(alarm.endswith(name[1:]) for alarm in {*alarms, *elsewhere})
             needs("alarm", name, "the runbook", known)
+
+    # Tests that the guarantees name; `…` stands for the rest of a name.
+    guarantees = (ROOT / "tests/GUARANTEES.md").read_text(encoding="utf-8")
+    defined = tests(files)
+    for name in re.findall(r"`(?:[\w-]+ )?((?:\w+::)+[\w…]+)`", guarantees):
+        *modules, test = name.split("::")
+        module = next((module for module in reversed(modules) if module != "tests"), "tests")
+        found = any(module in parts and known.startswith(test.rstrip("…")) for parts, known in defined if test.endswith("…") or known == test)
+        needs("test", name, "tests/GUARANTEES.md", found)
 
     for problem in problems:
         print(f"  {problem}", file=sys.stderr)

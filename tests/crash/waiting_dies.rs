@@ -45,7 +45,7 @@ async fn a_request_is_parked_whatever_died(point: Point) {
         broker.start_worker().await;
         places(broker, 1).await;
         broker.seed(2).await;
-        // It may have died with the tick, which is taken for a minute.
+        // It may have died with the tick, which is taken for six seconds.
         broker.job("serve").await;
         is_served(broker, &location).await;
     })
@@ -62,7 +62,7 @@ async fn a_place_is_served_whatever_died(point: Point) {
         doomed(broker, point).await;
         dies(broker).await;
         broker.start_worker().await;
-        // It died with the tick, which is taken for a minute.
+        // It died with the tick, which is taken for six seconds.
         broker.job("serve").await;
         is_served(broker, &location).await;
     })
