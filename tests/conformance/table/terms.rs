@@ -4,10 +4,13 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use broker_domain::{
-    EndReason, ExternalId, FlavourName, LeaseEnd, Quarantine, QuarantineCause, Sandbox, Status, Timestamp,
+    EndReason, ExternalId, FlavourName, LeaseEnd, Quarantine, QuarantineCause, Sandbox, SandboxName, Status,
+    Timestamp,
 };
 use broker_store::quarantine::{self, QuarantineAct, QuarantineSelection};
-use broker_store::{ClaimOutcome, EntryConflict, GateQuestion, Seen, StoreError, Unused, Write};
+use broker_store::{
+    Candidate, ClaimOutcome, EntryConflict, GateQuestion, NewSandbox, Seen, StoreError, Unused, Write,
+};
 
 use crate::place::{Place, candidate, sandbox};
 
@@ -188,15 +191,35 @@ async fn what_the_provider_was_asked_to_delete_leaves_the_quarantine_for_its_del
     let foreseen = quarantine::foresee(store, &QuarantineAct::Release, selection, now).await;
     let refused = foreseen.expect("asked").refused;
     assert!(refused.len() == 1 && refused[0].why.contains("only be retired"), "{refused:?}");
+    // The same account under another name: its deletion is still asked for, and the hook before it is asked anew.
+    let (was, name) = (sandbox(0), SandboxName::new("renamed").expect("a name"));
+    let renamed = NewSandbox { name, ..sandbox(0) };
+    let from =
+        |version, name| Unused { status: Status::Quarantined, version, name, external_id: &was.external_id };
+    for (clock, version, asked_at) in [(Timestamp::from_secs(7), 1, 8), (Timestamp::from_secs(99), 2, 99)] {
+        let (is, listed) = if version == 1 { (&was, &renamed) } else { (&renamed, &was) };
+        let found = store.sandboxes.found(from(version, &is.name), listed, clock).await;
+        assert_eq!(found.expect("asked"), Write::Applied);
+        let requested_at =
+            store.sandboxes.get(&id).await.expect("read").expect("there").deletion_requested_at;
+        assert_eq!(requested_at, Some(Timestamp::from_secs(asked_at)));
+    }
+    let seen = Seen { id: &id, version: 3 };
+    assert_eq!(store.sandboxes.release_quarantined(seen, now).await.expect("asked"), Write::Rejected(()));
+    let seed = Candidate { version: 3, ..candidate(&was) };
+    assert_eq!(store.sandboxes.remove_unused_seed(&seed).await.expect("asked"), Write::Rejected(()));
     // Another account under its id, which nobody asked to delete.
-    let remade = broker_store::NewSandbox {
-        external_id: ExternalId::new("identity/accounts/other").expect("a valid id"),
-        ..sandbox(0)
-    };
-    let (name, external_id) = (&sandbox(0).name, &sandbox(0).external_id);
-    let from = Unused { status: Status::Quarantined, version: 1, name, external_id };
-    assert_eq!(store.sandboxes.found(from, &remade, now).await.expect("asked"), Write::Applied);
-    let seen = Seen { id: &id, version: 2 };
+    let external_id = ExternalId::new("identity/accounts/other").expect("a valid id");
+    let remade = NewSandbox { external_id, ..sandbox(0) };
+    assert_eq!(store.sandboxes.found(from(3, &was.name), &remade, now).await.expect("asked"), Write::Applied);
+    let back = NewSandbox { external_id: was.external_id.clone(), ..sandbox(1) };
+    let taken = Write::Rejected(EntryConflict::AccountTaken { by: id.clone() });
+    assert_eq!(
+        store.sandboxes.insert(&back, now).await.expect("asked"),
+        taken,
+        "the first one does not come back"
+    );
+    let seen = Seen { id: &id, version: 4 };
     assert_eq!(store.sandboxes.release_quarantined(seen, now).await.expect("asked"), Write::Applied);
 }
 
@@ -222,7 +245,7 @@ async fn a_tombstone_is_of_the_resource_that_was_deleted() {
         .await;
     assert_eq!(buried.expect("asked"), Write::Applied);
     let tombstone = place.store.sandboxes.record(&id).await.expect("read").expect("there");
-    let another = broker_store::NewSandbox { external_id: other, ..sandbox(0) };
+    let another = NewSandbox { external_id: other, ..sandbox(0) };
     let later = now.plus(std::time::Duration::from_secs(60));
     let key = "SBX#sandbox-000";
     for (name, value, back) in

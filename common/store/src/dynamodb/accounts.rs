@@ -2,8 +2,8 @@
 //!
 //! Invariant: whatever gives a sandbox its external id, or another one, writes the account's record in the same
 //! transaction, on the condition that no other sandbox has the account and none had it for good. What was never handed
-//! out releases its account when its record goes; what was handed out keeps it, or, when its record becomes another
-//! account's, leaves the account's record retired. What it does not do: touch a claim, which changes no external id.
+//! out releases its account when its record goes; what was handed out or to be deleted keeps it, or, when its record becomes
+//! another account's, leaves the account's record retired. What it does not do: touch a claim, which changes no external id.
 
 use aws_sdk_dynamodb::types::builders::ConditionCheckBuilder;
 use aws_sdk_dynamodb::types::{
@@ -42,9 +42,9 @@ const ACCOUNT_IS_UNKNOWN_OR_RETIRED: &str =
 pub(super) enum AccountChange<'a> {
     /// The sandbox has it from now on.
     Hold(&'a ExternalId),
-    /// The sandbox had it, and was never used.
+    /// The sandbox had it, and was never used nor to be deleted.
     Release(&'a ExternalId),
-    /// The sandbox had it, it was handed out, and it is gone.
+    /// The sandbox had it, it was handed out or to be deleted, and it is gone.
     Retire(&'a ExternalId, Timestamp),
 }
 

@@ -13,7 +13,8 @@ use crate::{
 use broker_domain::{NamePrefix, ReservationId, Status, Timestamp};
 
 const SEEDED_AND_UNUSED: &str = "attribute_exists(seeded) and #status in (:arriving, :available, :stale, :quarantined) \
-                                 and version = :seen and attribute_not_exists(allocation_id)";
+                                 and version = :seen and attribute_not_exists(allocation_id) \
+                                 and attribute_not_exists(deletion_requested_at)";
 const SEEDED_AND_PUT_ASIDE: &str =
     "attribute_exists(seeded) and #status = :reserved and version = :seen and reserved_for = :reservation";
 
@@ -107,7 +108,8 @@ impl SandboxStore {
         self.put_new(sandbox, now, seeded, Vec::new()).await.map(Write::without_current)
     }
 
-    /// Removes an unused seed at the version that was read. It moved on if it is no seed, was used, or changed; then it stays.
+    /// Removes an unused seed at the version that was read. It moved on if it is no seed, was used or to be deleted, or changed; then it
+    /// stays.
     pub async fn remove_unused_seed(&self, seed: &Candidate) -> Result<Write, StoreError> {
         let values = [
             (":arriving", s(Status::Arriving.as_str())),

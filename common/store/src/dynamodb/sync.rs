@@ -48,7 +48,7 @@ pub struct Unused<'a> {
 impl Unused<'_> {
     /// Whether `listed` is another account than it was, or has another name: what is known of it, of its gate too, is not known of that.
     pub fn is_remade(&self, listed: &NewSandbox) -> bool {
-        self.name != &listed.name || AccountKey::of(self.external_id) != AccountKey::of(&listed.external_id)
+        self.name != &listed.name || !is_account(listed, self.external_id)
     }
 }
 
@@ -128,7 +128,7 @@ impl SandboxStore {
         created_at: Timestamp,
         now: Timestamp,
     ) -> Result<Write<EntryConflict>, StoreError> {
-        if is_its_account(sandbox, &tombstone.sandbox) {
+        if is_account(sandbox, &tombstone.sandbox.external_id) {
             return Ok(Write::Rejected(EntryConflict::MovedOn(())));
         }
         self.put_over(sandbox, tombstone, created_at, now, Vec::new()).await.map(Write::without_current)
@@ -144,7 +144,7 @@ impl SandboxStore {
         ticket: &OpenTicket,
         now: Timestamp,
     ) -> Result<Option<Write<EntryConflict>>, StoreError> {
-        if is_its_account(sandbox, &tombstone.sandbox) {
+        if is_account(sandbox, &tombstone.sandbox.external_id) {
             return Ok(Some(Write::Rejected(EntryConflict::MovedOn(()))));
         }
         let ticket = vec![self.table.take_ticket(ticket, &sandbox.id, now)?];
@@ -193,9 +193,8 @@ impl SandboxStore {
         let to = next(Status::Deleted, Event::Found)?;
         let Sandbox { version, external_id: was, deletion_requested_at, .. } = tombstone;
         let requested_at = match *deletion_requested_at {
-            Some(before) if is_its_account(listed, tombstone) => before,
-            // The hook before a deletion tells deletions apart by this second.
-            Some(before) => now.max(before.plus(Duration::from_secs(1))),
+            Some(before) if is_account(listed, was) => before,
+            Some(before) => asked_anew(before, now),
             None => now,
         };
         let update = self.table.change_item(ItemChange {
@@ -227,7 +226,8 @@ impl SandboxStore {
 
     /// Sets name, external id and attributes of an unused sandbox as the provider lists them. A stale one arrives again, and so does
     /// one that is another account or has another name now, unless it is in quarantine: its gate has not seen that one, and its
-    /// reservation, which counts it no more, may not take that name.
+    /// reservation, which counts it no more, may not take that name. An account that was to be deleted stays so under any name, and
+    /// does not come back once another one has its place.
     pub async fn found(
         &self,
         from: Unused<'_>,
@@ -247,7 +247,7 @@ impl SandboxStore {
             (":external_id", s(listed.external_id.as_str())),
             (":now", n(now.as_secs())),
         ];
-        let (set, remove) = self.found_changes(&place, listed, &mut values, now);
+        let (set, remove) = self.found_changes(&place, from.external_id, listed, &mut values, now);
         let update = self.table.change_item(ItemChange {
             operation: OPERATION,
             key: keys::sandbox(&listed.id).into_map(),
@@ -262,8 +262,11 @@ impl SandboxStore {
             Some(left) => vec![(keys::reservation(left), self.table.one_less(left, now)?)],
             None => Vec::new(),
         };
-        let accounts =
-            replaced(from.external_id, &listed.external_id, AccountChange::Release(from.external_id));
+        let old = match place.deletion_requested_at {
+            Some(_) => AccountChange::Retire(from.external_id, now),
+            None => AccountChange::Release(from.external_id),
+        };
+        let accounts = replaced(from.external_id, &listed.external_id, old);
         self.table
             .write_with_accounts(OPERATION, &listed.id, update, &accounts, others)
             .await
@@ -274,6 +277,7 @@ impl SandboxStore {
     fn found_changes(
         &self,
         place: &FoundPlace,
+        was: &ExternalId,
         listed: &NewSandbox,
         values: &mut Vec<(&'static str, AttributeValue)>,
         now: Timestamp,
@@ -288,7 +292,13 @@ impl SandboxStore {
         }
         if place.is_remade {
             // What hooks were asked, or are to be asked, is asked about that one.
-            remove.extend([a::GATE_CHECK, a::GATE_ATTEMPTS, a::DELETION_REQUESTED_AT]);
+            remove.extend([a::GATE_CHECK, a::GATE_ATTEMPTS]);
+        }
+        if !is_account(listed, was) {
+            remove.push(a::DELETION_REQUESTED_AT);
+        } else if let (true, Some(before)) = (place.is_remade, place.deletion_requested_at) {
+            values.push((":requested_at", n(asked_anew(before, now).as_secs())));
+            set.push_str(", deletion_requested_at = :requested_at");
         }
         match &listed.attributes {
             None => {}
@@ -313,11 +323,12 @@ impl SandboxStore {
         let to = next(from.status, if is_remade { Event::Remade } else { Event::Found })?;
         // An arriving one that is as it was goes on waiting as it did.
         let arrives = to == Status::Arriving && (is_remade || from.status != Status::Arriving);
+        let mut deletion_requested_at = None;
         if from.status == Status::Quarantined {
             let item = self.table.get(keys::sandbox(&listed.id)).await?;
-            if item.is_none_or(|item| item.contains_key(a::ALLOCATION_ID)) {
-                return Ok(None);
-            }
+            let unused = item.filter(|item| !item.contains_key(a::ALLOCATION_ID));
+            let Some(item) = unused else { return Ok(None) };
+            deletion_requested_at = Reader(&item).optional_time(a::DELETION_REQUESTED_AT)?;
         }
         let mut leaves = None;
         if from.status == Status::Reserved && arrives {
@@ -325,7 +336,7 @@ impl SandboxStore {
             let Some(reservation) = read_reserved_for(&Reader(&item))? else { return Ok(None) };
             leaves = Some(reservation);
         }
-        Ok(Some(FoundPlace { to, is_remade, arrives, leaves }))
+        Ok(Some(FoundPlace { to, is_remade, arrives, leaves, deletion_requested_at }))
     }
 
     /// Makes a sandbox that the provider does not list stale: an available or an arriving one.
@@ -430,11 +441,18 @@ struct FoundPlace {
     arrives: bool,
     /// The reservation that it leaves.
     leaves: Option<ReservationId>,
+    /// When the provider was asked to delete the account that it was, if it was.
+    deletion_requested_at: Option<Timestamp>,
 }
 
-/// Whether what is listed is the account that the tombstone was.
-fn is_its_account(listed: &NewSandbox, tombstone: &Sandbox) -> bool {
-    AccountKey::of(&tombstone.external_id) == AccountKey::of(&listed.external_id)
+/// The time of another deletion than that of `before`: the hook before a deletion tells them apart by this second.
+fn asked_anew(before: Timestamp, now: Timestamp) -> Timestamp {
+    now.max(before.plus(Duration::from_secs(1)))
+}
+
+/// Whether what is listed is the account that it `was`.
+fn is_account(listed: &NewSandbox, was: &ExternalId) -> bool {
+    AccountKey::of(was) == AccountKey::of(&listed.external_id)
 }
 
 /// The origin of a sandbox that the provider listed.

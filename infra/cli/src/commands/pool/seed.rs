@@ -243,7 +243,7 @@ async fn cleanup(store: &Store, entropy: &Entropy, now: Timestamp) -> anyhow::Re
     Ok(report)
 }
 
-/// Whether a seed was never used and is not being deleted.
+/// Whether a seed was never used nor to be deleted.
 fn may_be_removed(sandbox: &Sandbox) -> bool {
     let stands = match sandbox.status {
         Status::Arriving | Status::Available | Status::Reserved | Status::Stale | Status::Quarantined => true,
@@ -253,5 +253,5 @@ fn may_be_removed(sandbox: &Sandbox) -> bool {
         | Status::Deleted
         | Status::Unknown => false,
     };
-    stands && sandbox.allocation.is_none()
+    stands && sandbox.allocation.is_none() && sandbox.deletion_requested_at.is_none()
 }
