@@ -175,7 +175,10 @@ pub async fn reconcile(
         return Ok(run.refused(&lines, unreadable));
     }
     if options.apply {
-        store.pool.begin_reconciling(now).await?;
+        // It may have been resumed while the table was read.
+        if !store.pool.begin_reconciling(now).await?.is_applied() {
+            return Err(ReconcileError::Open);
+        }
         crash_points::point(Point::ReconcileBegun);
         // A restored table may hold a sandbox without its account's record, or the record alone.
         record_all(store, entropy, now).await?;

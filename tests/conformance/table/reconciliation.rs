@@ -8,9 +8,10 @@ use broker_domain::{
     Allocation, EndReason, Fingerprint, Grant, IdempotencyKey, LabDuration, Lease, LeaseEnd, LeaseKey,
     Sandbox, SandboxId, Status, TrackId,
 };
-use broker_store::reconcile::{ReconcileOptions, reconcile};
+use broker_store::reconcile::{ReconcileError, ReconcileOptions, reconcile};
 use broker_store::{PoolStatus, Write};
 
+use super::terms::alter;
 use crate::place::Place;
 
 const HOURS: LabDuration = LabDuration::nearest(4);
@@ -150,6 +151,19 @@ async fn a_lease_ends_alone_once_and_a_sandbox_goes_as_it_was_read() {
         .due(Status::PendingDeletion, place.store.sandboxes.shard_of(&free.id), now, None)
         .await;
     assert_eq!(due.expect("listed").items.len(), 1, "cleanup finds it");
+}
+
+/// Another program's number of shards: it is not open to this one, and nobody paused it.
+#[tokio::test]
+async fn nothing_is_begun_in_a_pool_that_is_not_closed_when_it_begins() {
+    let place = Place::with_table().await;
+    place.store.pool.status().await.expect("bound");
+    alter(&place, "POOL", "state_shards", AttributeValue::N("9".to_owned())).await;
+    let options = ReconcileOptions { apply: true, accept_fewer: false, lab_duration: HOURS };
+    let told = reconcile(&place.store, &place.clock, &place.entropy, Vec::new(), None, options).await;
+    assert!(matches!(told, Err(ReconcileError::Open)), "{told:?}");
+    let stands = place.store.pool.status().await.expect("read");
+    assert_eq!(stands, PoolStatus::OtherShards { shards: 9 });
 }
 
 #[tokio::test]

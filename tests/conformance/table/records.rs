@@ -16,6 +16,7 @@ use broker_store::{Binding, Census, ComparedLists, Instance, Pace, PoolStatus, R
 
 use broker_tests::together;
 
+use super::terms::alter;
 use crate::place::Place;
 
 pub(super) fn queued(place: &Place, track: &str) -> PersistedRequest {
@@ -378,6 +379,8 @@ async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
     let since = now.floor_to_second();
     assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Paused { since }, "since the first");
     assert_eq!(store.pool.resume().await.expect("asked"), Write::Applied);
+    let begin = async || store.pool.begin_reconciling(now).await.expect("asked");
+    assert_eq!(begin().await, Write::Rejected(()), "it was resumed");
     assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Open);
 
     // As it is restored under another name; then under the same one, whose incarnations have ids of their own.
@@ -394,6 +397,7 @@ async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
         let copy = PoolStatus::RestoredCopy { of: of.clone() };
         assert_eq!(store.pool.status().await.expect("read"), copy, "{name} {id:?}");
         assert_eq!(store.pool.resume().await.expect("asked"), Write::Rejected(()));
+        assert_eq!(begin().await, Write::Applied, "{name} {id:?}");
         for expected in [Write::Applied, Write::Rejected(())] {
             assert_eq!(store.pool.bind_copy(&of).await.expect("asked"), expected, "{name} {id:?}");
         }
@@ -410,11 +414,14 @@ async fn a_pool_is_bound_to_its_table_and_a_copy_is_known_as_one() {
 
     // What is being reconciled stays closed, whatever became of the process that began it.
     store.pool.pause("a test", now).await.expect("paused");
-    store.pool.begin_reconciling(now).await.expect("begun");
+    assert_eq!((begin().await, begin().await), (Write::Applied, Write::Applied));
     let PoolStatus::RestoredCopy { of } = store.pool.status().await.expect("read") else {
         panic!("it is in doubt");
     };
     assert_eq!(store.pool.resume().await.expect("asked"), Write::Rejected(()));
     assert_eq!(store.pool.bind_copy(&of).await.expect("asked"), Write::Applied);
     assert_eq!(store.pool.status().await.expect("read"), PoolStatus::Paused { since }, "the pause stays");
+    assert_eq!(store.pool.resume().await.expect("asked"), Write::Applied);
+    alter(&place, "POOL", "reconciling_since", AttributeValue::N("7".to_owned())).await;
+    assert_eq!(begin().await, Write::Applied, "the next run goes on with it");
 }

@@ -20,6 +20,8 @@ const POOL_IS_NOT_PAUSED_BY_A_PERSON: &str =
     "attribute_exists(PK) and (attribute_not_exists(paused_at) or paused_by = :adoption)";
 /// It is not paused.
 const POOL_IS_NOT_PAUSED: &str = "attribute_exists(PK) and attribute_not_exists(paused_at)";
+/// It is paused, or a reconciliation runs or was left unfinished.
+const POOL_IS_CLOSED: &str = "attribute_exists(paused_at) or attribute_exists(reconciling_since)";
 /// It is this table's, but no program that knows of ids has bound it.
 const POOL_HAS_NO_ID: &str = "table_name = :mine and attribute_not_exists(table_id)";
 /// No reconciliation runs or was left unfinished.
@@ -164,15 +166,19 @@ impl PoolStore {
             .await
     }
 
-    /// Marks that the pool is being reconciled: from now on it is closed until [`Self::bind_copy`].
+    /// Marks that the pool is being reconciled: from now on it is closed until [`Self::bind_copy`]. One that is open has moved on.
     pub async fn begin_reconciling(&self, now: Timestamp) -> Result<Write, StoreError> {
+        let mine = self.binding().await?;
+        let condition = format!("{POOL_EXISTS} and ({POOL_IS_CLOSED} or not ({}))", is_bound_to(&mine));
+        let mut values = values_of(&mine);
+        values.push((":now", n(now.as_secs())));
         self.table
             .change(ItemChange {
                 operation: "begin_reconciling",
                 key: keys::pool().into_map(),
-                condition: POOL_EXISTS,
+                condition: &condition,
                 update: "SET reconciling_since = if_not_exists(reconciling_since, :now)",
-                values: vec![(":now", n(now.as_secs()))],
+                values,
             })
             .await
     }
