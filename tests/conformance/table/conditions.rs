@@ -1,9 +1,13 @@
 //! Conditional writes of one item: at the version that was read or not at all, and never creating one.
 
-use broker_domain::policy::Policy;
-use broker_domain::{SandboxId, Status, Timestamp};
-use broker_store::{Candidate, EntryConflict, Seen, StoreError, Unused, Write};
+use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
+use broker_domain::policy::Policy;
+use broker_domain::{Job, SandboxId, Status, Timestamp};
+use broker_store::{Candidate, EntryConflict, Seen, StoreError, Trouble, Unused, Write};
+
+use super::terms::alter;
 use crate::place::{Place, candidate, sandbox};
 
 /// Each write of a pending deletion, at this version.
@@ -153,4 +157,45 @@ async fn a_deletion_goes_its_way_from_failure_to_tombstone_and_back() {
     let fresh = store.sandboxes.record(id).await.expect("read").expect("there");
     assert_eq!((fresh.sandbox.status, fresh.sandbox.version), (Status::Arriving, later.as_ms()));
     assert_eq!(fresh.sandbox.allocation, None);
+}
+
+#[tokio::test]
+async fn the_trouble_that_is_told_is_that_of_the_run_that_began_last() {
+    let place = Place::with_table().await;
+    let (schedule, now) = (&place.store.schedule, place.clock.now());
+    let note = async |job, began, why: Option<&str>| {
+        let trouble = why.map(|why| Trouble { at: now, why: why.to_owned() });
+        schedule.note_trouble(job, trouble.as_ref(), (began, now)).await.expect("asked")
+    };
+    let told = async |job| {
+        let tick = schedule.tick(job, Duration::ZERO, now).await.expect("read");
+        tick.trouble.map(|trouble| trouble.why)
+    };
+    let (sync, second, wrong) = (Job::Sync, Duration::from_secs(1), now.plus(Duration::from_secs(60)));
+    let (early, later) = (now.minus(second), now.plus(second));
+    assert_eq!(note(sync, early, None).await, Write::Rejected(()), "no update makes an item");
+    assert_eq!(note(sync, now, Some("refused")).await, Write::Applied);
+    assert_eq!(note(sync, now, Some("refused")).await, Write::Applied, "its answer was lost");
+    for (why, does) in [(None, "removes"), (Some("away"), "overwrites")] {
+        assert_eq!(note(sync, early, why).await, Write::Rejected(()), "an earlier run {does} nothing");
+        assert_eq!(told(sync).await.as_deref(), Some("refused"));
+    }
+    assert_eq!(note(sync, later, None).await, Write::Applied);
+    assert_eq!(told(sync).await, None);
+    assert_eq!(note(sync, later, None).await, Write::Rejected(()), "what goes well goes on without a write");
+    assert_eq!(note(sync, now, Some("away")).await, Write::Rejected(()), "a later run removed it");
+    // A clock that was wrong keeps nothing from being told.
+    for why in [None, Some("away")] {
+        assert_eq!(note(sync, wrong, Some("wrong")).await, Write::Applied);
+        assert_eq!(note(sync, now, why).await, Write::Applied);
+        assert_eq!(told(sync).await.as_deref(), why);
+    }
+    // An older program told trouble without its run.
+    assert_eq!(told(Job::Census).await, None);
+    for (name, value) in
+        [("trouble_ms", AttributeValue::N("7".to_owned())), ("trouble", AttributeValue::S("x".to_owned()))]
+    {
+        alter(&place, "TICK#census", name, value).await;
+    }
+    assert_eq!(note(Job::Census, early, None).await, Write::Applied);
 }

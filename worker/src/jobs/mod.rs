@@ -179,7 +179,7 @@ impl Jobs {
             began_after < BEGUN_ANEW_FOR && self.clock.now().plus(after) < until
         };
         for attempt in 0_u32.. {
-            let began = self.clock.instant();
+            let (began, began_at) = (self.clock.instant(), self.clock.now());
             let mut report = JobReport::new(task);
             let ended = Box::pin(self.run_once(task, &mut report)).await;
             let pause = Backoff::OUTAGE.jittered(attempt, &self.entropy);
@@ -202,18 +202,19 @@ impl Jobs {
             };
             report.aborted = ended.err().map(|error| errors::chain(&error));
             measure(task, &report, outcome, took);
-            self.note_trouble(task, &report).await;
+            self.note_trouble(task, &report, began_at).await;
             return Ok(report);
         }
         Err(Stopping)
     }
 
-    /// Tells operators by the job's tick what is wrong with its last run.
-    async fn note_trouble(&self, task: &Task, report: &JobReport) {
+    /// Tells operators by the job's tick what is wrong with its last run, if that is the one that began at `began`.
+    async fn note_trouble(&self, task: &Task, report: &JobReport, began: Timestamp) {
         let Some(job) = task.job() else { return };
         let short = |why: String| why.chars().take(TOLD_CHARS).collect();
-        let trouble = report.trouble().map(|why| Trouble { at: self.clock.now(), why: short(why) });
-        if let Err(error) = self.store.schedule.note_trouble(job, trouble.as_ref()).await {
+        let now = self.clock.now();
+        let trouble = report.trouble().map(|why| Trouble { at: now, why: short(why) });
+        if let Err(error) = self.store.schedule.note_trouble(job, trouble.as_ref(), (began, now)).await {
             tracing::warn!(
                 job = report.job,
                 "failure of this run not written to its tick: {}",

@@ -146,7 +146,8 @@ pub(super) const BY_RESERVATION: &str = "by_reservation";
 pub(super) const RECONCILING_SINCE: &str = "reconciling_since";
 /// Attributes that are set and removed by expressions only.
 #[cfg(test)]
-pub(super) const IN_EXPRESSIONS_ONLY: [&str; 4] = ["held_by", "died", "paused_by", "replayed_by"];
+pub(super) const IN_EXPRESSIONS_ONLY: [&str; 5] =
+    ["held_by", "died", "paused_by", "replayed_by", "trouble_of_ms"];
 
 /// Reads attributes of one item and names the item when one is wrong.
 pub(super) struct Reader<'a>(pub(super) &'a Item);

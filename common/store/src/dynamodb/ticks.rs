@@ -22,8 +22,10 @@ const TICK_IS_FREE: &str = "next_run_at_ms = :seen and (attribute_not_exists(tak
                             or taken_until_ms > :beyond) and attribute_not_exists(paused_at)";
 /// It is still taken by this worker.
 const TICK_IS_MINE: &str = "next_run_at_ms = :seen and taken_until_ms = :mine";
-const TICK_EXISTS: &str = "attribute_exists(PK)";
-const TICK_TELLS_OF_TROUBLE: &str = "attribute_exists(trouble_ms)";
+/// It says nothing of the trouble of a later run, but of one of a clock that was wrong.
+const TICK_TELLS_OF_NO_LATER_RUN: &str = "attribute_exists(PK) and (attribute_not_exists(trouble_of_ms) or trouble_of_ms <= :began or trouble_of_ms > :beyond)";
+/// It tells of trouble, which is not that of a later run.
+const TICK_TELLS_OF_TROUBLE: &str = "attribute_exists(trouble_ms) and (attribute_not_exists(trouble_of_ms) or trouble_of_ms <= :began or trouble_of_ms > :beyond)";
 const TICK_IS_NOT_PAUSED: &str = "attribute_exists(PK) and attribute_not_exists(paused_at)";
 const TICK_IS_PAUSED: &str = "attribute_exists(paused_at)";
 /// No later list is noted, but one of a clock that was wrong.
@@ -190,16 +192,24 @@ impl ScheduleStore {
         })
     }
 
-    /// Notes what was wrong with the last run of a job, or that nothing was; one of which that is known moved on.
-    pub async fn note_trouble(&self, job: Job, trouble: Option<&Trouble>) -> Result<Write, StoreError> {
-        let (condition, update, values) = match trouble {
+    /// Notes what was wrong with the run of a job that began at `began`, or that nothing was; one of which that is known, or of
+    /// which a later run told, moved on. A run of which nothing was wrong writes only where trouble is told: an earlier one that
+    /// fails after it tells its trouble, until the next run.
+    pub async fn note_trouble(
+        &self,
+        job: Job,
+        trouble: Option<&Trouble>,
+        (began, now): (Timestamp, Timestamp),
+    ) -> Result<Write, StoreError> {
+        let mut values = vec![(":began", n(began.as_ms())), (":beyond", n(now.plus(CLOCKS_DIFFER).as_ms()))];
+        let (condition, update) = match trouble {
             Some(Trouble { at, why }) => {
                 // A job that only operators and schedulers outside start has none yet.
-                self.tick(job, Duration::ZERO, *at).await?;
-                let values = vec![(":at", n(at.as_ms())), (":why", s(why))];
-                (TICK_EXISTS, "SET trouble_ms = :at, trouble = :why", values)
+                self.tick(job, Duration::ZERO, now).await?;
+                values.extend([(":at", n(at.as_ms())), (":why", s(why))]);
+                (TICK_TELLS_OF_NO_LATER_RUN, "SET trouble_ms = :at, trouble = :why, trouble_of_ms = :began")
             }
-            None => (TICK_TELLS_OF_TROUBLE, "REMOVE trouble_ms, trouble", Vec::new()),
+            None => (TICK_TELLS_OF_TROUBLE, "SET trouble_of_ms = :began REMOVE trouble_ms, trouble"),
         };
         let key = keys::tick(job).into_map();
         self.table.change(ItemChange { operation: "job_trouble", key, condition, update, values }).await
