@@ -233,14 +233,13 @@ impl<'a> ActionRun<'a> {
     }
 
     fn begin(&mut self, letter: DeadLetter, report: &mut impl FnMut(&ReplayReport)) {
-        if !self.may(&letter) {
+        // The table lets an action take again what it holds: each letter is sent once.
+        let is_replay = matches!(&*self.action, Action::Replay { .. });
+        if !self.may(&letter) || (is_replay && !self.sent.insert(letter.id.clone())) {
             self.tally.skipped += 1;
             return;
         }
         self.begun += 1;
-        if matches!(&*self.action, Action::Replay { .. }) {
-            self.sent.insert(letter.id.clone());
-        }
         if self.options.dry_run {
             let now = self.letters.clock.now();
             let renew = matches!(&*self.action, Action::Replay { renew_deadline: true });

@@ -123,6 +123,9 @@ async fn a_replay_holds_its_letter_until_it_is_over_and_queues_the_request_again
     assert_eq!((held.state, held.held_until), (DeadLetterState::Replaying, Some(until)));
     assert_eq!(held.touched.map(|touched| (touched.at, touched.by)), Some((now, "cli".to_owned())));
 
+    let again = store.dead_letters.take(&letter.id, &first, until, Some(&reopened)).await.expect("asked");
+    assert_eq!(again, Write::Applied, "its answer was lost");
+
     let (second, later) = (actor(&place, now), actor(&place, until));
     let take = async |actor: &Actor| {
         store
@@ -392,10 +395,32 @@ async fn a_letter_of_a_return_ends_its_record_also_before_it_is_written_and_a_re
     assert_eq!((taken, state(&unrecorded).await), (Write::Applied, RequestState::Queued));
 }
 
-#[tokio::test]
-async fn a_named_letter_that_cannot_be_read_is_counted_and_stops_no_other() {
+/// A place with its table and queues, and what acts on its dead letters.
+async fn with_letters() -> (Place, DeadLetters) {
     let (place, urls) = Place::with_queues().await;
     broker_store::schema::ensure(&place.aws.dynamodb, &place.table).await.expect("the table is made");
+    let to = |kind| Sender::new(place.aws.sqs.clone(), urls.get(kind), Sender::MAX_IN_FLIGHT);
+    let (requests, maintenance) = (to(QueueKind::Requests), to(QueueKind::Maintenance));
+    let (store, clock, entropy) = (place.store.clone(), place.clock.clone(), place.entropy.clone());
+    let letters = DeadLetters::new(store, requests, maintenance, clock, entropy);
+    (place, letters)
+}
+
+#[tokio::test]
+async fn a_letter_that_is_named_twice_is_sent_once() {
+    let (place, letters) = with_letters().await;
+    let letter = letter("m-1", place.clock.now());
+    assert_eq!(place.store.dead_letters.record(&letter, None).await.expect("asked"), Write::Applied);
+    let named = Selection::These(vec![letter.id.clone(), letter.id]);
+    let (replay, stop) = (Action::Replay { renew_deadline: false }, CancellationToken::new());
+    let told = letters.perform(replay, named, ActionOptions::default(), "op", &stop, |_| ()).await;
+    let told = told.expect("performed");
+    assert_eq!((told.done, told.skipped, told.failed), (1, 1, 0), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_named_letter_that_cannot_be_read_is_counted_and_stops_no_other() {
+    let (place, letters) = with_letters().await;
     let (store, now) = (&place.store, place.clock.now());
     let (wrong, good) = (letter("m-1", now), letter("m-2", now));
     for one in [&wrong, &good] {
@@ -405,10 +430,6 @@ async fn a_named_letter_that_cannot_be_read_is_counted_and_stops_no_other() {
     let update = update.key("PK", AttributeValue::S(format!("DEAD#{:02}", wrong.id.shard())));
     let update = update.key("SK", AttributeValue::S(wrong.id.to_string()));
     update.update_expression("REMOVE reason_code").send().await.expect("UpdateItem");
-    let to = |kind| Sender::new(place.aws.sqs.clone(), urls.get(kind), Sender::MAX_IN_FLIGHT);
-    let (requests, maintenance) = (to(QueueKind::Requests), to(QueueKind::Maintenance));
-    let letters =
-        DeadLetters::new(store.clone(), requests, maintenance, place.clock.clone(), place.entropy.clone());
     let named = Selection::These(vec![wrong.id, good.id.clone()]);
     let (discard, stop) = (Action::Discard { why: "a test".to_owned() }, CancellationToken::new());
     let told = letters.perform(discard, named, ActionOptions::default(), "op", &stop, |_| ()).await;

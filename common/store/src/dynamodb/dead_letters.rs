@@ -23,9 +23,10 @@ use broker_domain::{
 };
 
 const LETTER_IS_NEW: &str = "attribute_not_exists(PK)";
-/// [`DeadLetterEvent::Take`](broker_domain::DeadLetterEvent::Take): dead, or its replayer's hold has passed.
-const LETTER_IS_FREE: &str =
-    "#state = :dead or (#state = :replaying and (held_until_ms <= :now or held_until_ms > :beyond))";
+/// [`DeadLetterEvent::Take`](broker_domain::DeadLetterEvent::Take): dead, or its replayer's hold has passed, or this action holds
+/// it: a repeat finds its own success.
+const LETTER_IS_FREE: &str = "#state = :dead or (#state = :replaying and \
+     (held_until_ms <= :now or held_until_ms > :beyond or held_by = :action))";
 /// [`DeadLetterEvent::Sent`](broker_domain::DeadLetterEvent::Sent): still held by this action.
 const LETTER_IS_MINE: &str = "#state = :replaying and held_by = :action";
 /// [`DeadLetterEvent::Discard`](broker_domain::DeadLetterEvent::Discard) of a dead one.
@@ -134,7 +135,8 @@ impl DeadLetterStore {
         built(key, update.expression_attribute_values(":letter", s(letter.id.as_str())))
     }
 
-    /// Takes a dead letter for replay until `until`, and requeues the record of its message.
+    /// Takes a dead letter for replay until `until`, and requeues the record of its message. The same action may repeat it, for one
+    /// replay of the letter.
     pub async fn take(
         &self,
         id: &DeadLetterId,

@@ -6,6 +6,7 @@
 //! | `ValidationException` to a write, `ValidationError` of a group's own item | refused, if the table takes other writes |
 //! | `ValidationException` to a read | passes: an index that is being built says so, and our reads have bounded keys |
 //! | `TransactionConflict`, throttling of a transaction's items | passes: a conflict |
+//! | `TransactionInProgressException` | passes: unavailable; an earlier attempt of the same write may succeed |
 //! | `ResourceNotFoundException` | passes: no table (yet), or one that is being restored |
 //! | credentials, rights, signatures, KMS | passes: denied |
 //! | anything else, nothing, an unknown code | passes: unavailable |
@@ -61,7 +62,7 @@ where
     let code = error.code().unwrap_or_default().to_owned();
     match code.as_str() {
         "ResourceNotFoundException" => StoreError::NoTable { table: table.to_owned() },
-        "TransactionConflictException" | "TransactionInProgressException" => StoreError::Conflict,
+        "TransactionConflictException" => StoreError::Conflict,
         "ValidationException" | "ItemCollectionSizeLimitExceededException" => {
             StoreError::Refused { operation, source: Box::new(error) }
         }
@@ -133,7 +134,8 @@ mod tests {
         for (code, word) in [
             ("ValidationException", "refused"),
             ("ResourceNotFoundException", "no_table"),
-            ("TransactionInProgressException", "conflict"),
+            ("TransactionConflictException", "conflict"),
+            ("TransactionInProgressException", "unavailable"),
             ("ExpiredToken", "denied"),
             ("ExpiredTokenException", "denied"),
             ("AccessDeniedException", "denied"),
