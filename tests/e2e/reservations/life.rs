@@ -375,6 +375,28 @@ async fn one_that_cannot_be_given_back_is_in_no_other_reservations_way_nor_in_th
 }
 
 #[tokio::test]
+async fn what_an_ended_reservation_gives_back_is_offered_before_the_last_is_given_back() {
+    story(setup().apis(1).workers(1).faults(1), async |broker| {
+        policy::apply(broker, SMALL).await;
+        seed(broker, 0, 160).await;
+        let id = reserve(broker, &["--flavour", "small", "--count", "160"]).await;
+        until_reserved(broker, 160).await;
+        broker.lists_are_current().await;
+        // Sixty that cannot be given back: one after the other they would take more than a minute.
+        broker.proxy().add(Rule::new(Fault::Conflict).on("UpdateItem").containing("SBX#seed-0001"));
+        broker.cli_ok(&["reservation", "delete", &id]).await;
+        wait_for_condition("the others to be offered", async || match broker.stats().await {
+            stats if (stats.available, stats.reserved) == (100, 60) => Ok(()),
+            stats => Err(stats),
+        })
+        .await;
+        broker.proxy().calm();
+        until_reserved(broker, 0).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn arrivals_of_a_reservation_that_cannot_be_written_are_in_no_others_way() {
     story(setup().apis(1).workers(1).faults(1), async |broker| {
         policy::apply(broker, SMALL).await;

@@ -4,6 +4,7 @@
 //! version it read, so two workers on one job, a run after a crash, or a claim at the same moment are all outcomes; it
 //! reports what it did. When a job runs is decided by `schedule`.
 
+mod arrivals;
 mod before_delete;
 mod bulk_delete;
 mod census;

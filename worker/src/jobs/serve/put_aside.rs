@@ -11,16 +11,17 @@ use std::time::Duration;
 use broker_domain::policy::Policy;
 use broker_domain::refill::READ_LAG;
 use broker_domain::reservation::Closed;
-use broker_domain::{JobReport, Reservation, Status, Timestamp};
+use broker_domain::{JobReport, Reservation, ReservationId, Status, Timestamp};
 use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
 use broker_store::{
     Candidate, CandidateFilter, Census, ListedLine, PUT_ASIDE_TOGETHER, Pages, PutAside, StoreError, Write,
-    reservations, retry_on_conflict,
+    reservations,
 };
 
 use super::rooms::Free;
 use super::{By, TOGETHER};
+use crate::jobs::arrivals::Arrivals;
 use crate::jobs::{Jobs, each};
 
 /// Attempts in a row that other transactions are in the way of, until the rest is left to the next look.
@@ -31,6 +32,8 @@ const ON_CONFLICT: Backoff = Backoff::new(Duration::from_millis(10), Duration::f
 const CLEARED_AFTER: Duration = Duration::from_secs(60);
 /// Sandboxes of one reservation that one look puts aside or gives back; the next goes on.
 const MOST: usize = 5_000;
+/// Sandboxes that go back at the same time.
+const AT_ONCE: usize = 16;
 
 /// Puts aside those of `arrivals` that reservations are short of. What another write was faster with is left out, and so is, counted,
 /// what fits a reservation that could not be written: it may be short of it still.
@@ -183,21 +186,14 @@ async fn look_at(
     report: &mut JobReport,
 ) -> Result<(), StoreError> {
     let Some(reservation) = standing(jobs, reservation, census).await? else { return Ok(()) };
-    let now = jobs.clock.now();
-    let mut back = Vec::new();
-    let looked = match &reservation.closed {
-        Some(Closed { cleared: true, .. }) => return Ok(()),
-        Some(closed) => give_back(jobs, &reservation, closed, &mut back, report).await,
-        None if reservation.surplus(now) > 0 => give_back_surplus(jobs, reservation, &mut back).await,
-        None => return put_aside(jobs, reservation, report).await,
-    };
-    report.changed += back.len() as u64;
-    report.detail("given_back", back.len() as u64);
-    // Their gate let them through before.
-    let admitted = Box::pin(super::offer(jobs, back, By::Sweep)).await;
-    report.failed += admitted.failed;
-    report.detail("granted", admitted.granted);
-    looked
+    match &reservation.closed {
+        Some(Closed { cleared: true, .. }) => Ok(()),
+        Some(closed) => give_back(jobs, &reservation, closed, report).await,
+        None if reservation.surplus(jobs.clock.now()) > 0 => {
+            give_back_surplus(jobs, reservation, report).await
+        }
+        None => put_aside(jobs, reservation, report).await,
+    }
 }
 
 /// The reservation as it stands once it is ended if its time is over, and counted anew if it is a floor; `None` if another worker was
@@ -222,61 +218,84 @@ async fn standing(
     Ok(written.is_applied().then_some(after))
 }
 
-/// What is put aside for a reservation, as the index lists it.
-async fn listed(jobs: &Jobs, reservation: &Reservation, most: usize) -> Result<Vec<Candidate>, StoreError> {
-    let (filter, mut found) = (of_it(reservation), Vec::new());
-    let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep_candidates(&filter, after, TOGETHER));
-    while let Some(page) = pages.next().await? {
-        found.extend(page);
-        if found.len() >= most {
-            found.truncate(most);
-            break;
-        }
-    }
-    Ok(found)
-}
-
 /// Gives back what is put aside for a reservation that has ended. When nothing is left, and the index has caught up, it is cleared.
 async fn give_back(
     jobs: &Jobs,
     reservation: &Reservation,
     closed: &Closed,
-    back: &mut Vec<Candidate>,
     report: &mut JobReport,
 ) -> Result<(), StoreError> {
-    let (found, now) = (listed(jobs, reservation, MOST).await?, jobs.clock.now());
-    if found.is_empty() && now.since(closed.at) >= CLEARED_AFTER {
+    let (filter, mut found, id) = (of_it(reservation), 0, reservation.id);
+    let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep_candidates(&filter, after, TOGETHER));
+    while let Some(page) = pages.next().await? {
+        found += page.len();
+        let back = Arrivals::default();
+        let steps = page.into_iter().map(|candidate| {
+            let (jobs, back) = (jobs.clone(), back.clone());
+            move || goes_back(jobs.clone(), id, candidate.clone(), back.clone())
+        });
+        let given_back = each::all(jobs, steps, AT_ONCE, report).await;
+        offer_back(jobs, back.take(), report).await;
+        if given_back.is_err() || found >= MOST || !jobs.health.is_open() {
+            return Ok(());
+        }
+    }
+    let now = jobs.clock.now();
+    if found == 0 && now.since(closed.at) >= CLEARED_AFTER {
         let closed = Some(Closed { cleared: true, ..*closed });
         let after = Reservation { version: reservation.version + 1, closed, ..reservation.clone() };
         // Another worker saw as much.
         let (Write::Applied | Write::Rejected(())) = jobs.store.reservations.update(&after).await?;
     }
-    for candidate in found {
-        if !jobs.health.is_open() {
-            break;
-        }
-        let gives_back = || jobs.store.reservations.give_back(reservation.id, &candidate, now);
-        let written = retry_on_conflict(&jobs.entropy, gives_back).await;
-        let written = each::or_passed_over(written, &candidate.sandbox_id, report)?;
-        if written.is_some_and(|written| written.is_applied()) {
-            crash_points::point(Point::GivenBack);
-            back.push(Candidate { version: candidate.version + 1, ..candidate });
-        }
+    Ok(())
+}
+
+/// Gives back one, and adds it to `back`.
+async fn goes_back(
+    jobs: Jobs,
+    reservation: ReservationId,
+    candidate: Candidate,
+    back: Arrivals,
+) -> Result<Write, StoreError> {
+    let written = jobs.store.reservations.give_back(reservation, &candidate, jobs.clock.now()).await?;
+    if written.is_applied() {
+        crash_points::point(Point::GivenBack);
+        back.add(Candidate { version: candidate.version + 1, ..candidate });
+    }
+    Ok(written)
+}
+
+/// Gives back what an open reservation has too much of.
+async fn give_back_surplus(
+    jobs: &Jobs,
+    reservation: Reservation,
+    report: &mut JobReport,
+) -> Result<(), StoreError> {
+    let (filter, mut many) = (of_it(&reservation), 0);
+    let mut holder = ReservationHolder::new(jobs, reservation);
+    let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep_candidates(&filter, after, TOGETHER));
+    while holder.surplus() > 0
+        && many < MOST
+        && jobs.health.is_open()
+        && let Some(page) = pages.next().await?
+    {
+        let given_back = holder.give_back(page).await;
+        let back = std::mem::take(&mut holder.done);
+        many += back.len();
+        report.changed += back.len() as u64;
+        offer_back(jobs, back, report).await;
+        given_back?;
     }
     Ok(())
 }
 
-async fn give_back_surplus(
-    jobs: &Jobs,
-    reservation: Reservation,
-    back: &mut Vec<Candidate>,
-) -> Result<(), StoreError> {
-    let surplus = reservation.surplus(jobs.clock.now()) as usize;
-    let found = listed(jobs, &reservation, surplus.min(MOST)).await?;
-    let mut holder = ReservationHolder::new(jobs, reservation);
-    let given_back = holder.give_back(found).await;
-    back.extend(holder.done);
-    given_back
+/// Offers what was given back, before more is.
+async fn offer_back(jobs: &Jobs, back: Vec<Candidate>, report: &mut JobReport) {
+    report.detail("given_back", back.len() as u64);
+    // Their gate let them through before.
+    let admitted = Box::pin(super::offer(jobs, back, By::Sweep)).await;
+    report.failed += admitted.failed;
+    report.detail("granted", admitted.granted);
 }
 
 /// Puts aside what is available, as far as the reservation is short.
@@ -337,6 +356,11 @@ impl<'j> ReservationHolder<'j> {
         self.reservation.short(self.jobs.clock.now()) as usize
     }
 
+    /// How many are too many now.
+    fn surplus(&self) -> usize {
+        self.reservation.surplus(self.jobs.clock.now()) as usize
+    }
+
     /// Puts aside as many of `sandboxes` as it is short of; the rest is returned, without those that another write was faster with.
     async fn put_aside(
         &mut self,
@@ -358,8 +382,7 @@ impl<'j> ReservationHolder<'j> {
     /// Gives back `sandboxes`, and counts them no more.
     async fn give_back(&mut self, mut sandboxes: Vec<Candidate>) -> Result<(), StoreError> {
         while !sandboxes.is_empty() {
-            let surplus = self.reservation.surplus(self.jobs.clock.now()) as usize;
-            let many = surplus.min(self.together()).min(sandboxes.len());
+            let many = self.surplus().min(self.together()).min(sandboxes.len());
             if many == 0 {
                 break;
             }

@@ -8,7 +8,6 @@
 //! exists, its item decides ([`resolve`]). When everything was let in, and the list hides nothing that may be new, the time at
 //! which it began is kept: refill ends tickets by it.
 
-mod arrivals;
 mod diff;
 #[cfg(test)]
 mod diff_tests;
@@ -32,7 +31,6 @@ use broker_store::{EntryConflict, NewSandbox, Record, Seen, StoreError, Unused, 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use self::arrivals::Arrivals;
 use self::diff::{Diff, KnownSandbox, Missing, Ours, Theirs};
 use self::doubtful::{Doubt, DoubtfulRow, DoubtfulRows};
 pub(crate) use self::figures::{OwnSync, show_superseded};
@@ -41,6 +39,7 @@ pub(crate) use self::spool::SpoolError;
 use self::spool::{Portions, Spool};
 use self::tickets::Tickets;
 use self::verdict::{DiffVerdict, is_its_account, judge};
+use super::arrivals::Arrivals;
 use super::{JobError, Jobs, each, refill};
 use crate::jobs::serve;
 

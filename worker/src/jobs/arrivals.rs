@@ -1,4 +1,4 @@
-//! Arrivals of a sync: sandboxes that it brought into the pool, and that are not served yet.
+//! Arrivals of a job: sandboxes that it brought, or gave back, and that are not served yet.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
