@@ -190,6 +190,21 @@ async fn of_a_flavour_that_no_census_has_counted_a_fifth_goes_into_quarantine_to
 }
 
 #[tokio::test]
+async fn everything_that_a_sync_brings_is_asked_about_without_another_look() {
+    let provider = Provider::start(300).await;
+    let setup = provider.setup().apis(1).workers(1).var("BROKER_SERVE_EVERY_S", "3600");
+    story(setup, async |broker| {
+        policy::apply(broker, &guarded(&provider, 3)).await;
+        // The next hundred arrive while it is asked about the first.
+        provider.misbehave(json!({ "gate": { "delay_ms": 100 } })).await;
+        broker.job("sync").await;
+        counted(broker, "available", 300).await;
+        assert_eq!(provider.world().await.hooked("sandbox.check").count(), 300, "each once");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn while_the_pool_is_paused_no_gate_is_asked_and_nothing_is_offered() {
     let provider = Provider::start(80).await;
     let setup = provider.setup().apis(1).workers(1).var("BROKER_SERVE_EVERY_S", "1");

@@ -8,57 +8,102 @@
 //!
 //! Nothing is asked while the pool is closed: questions that are under way then are asked again later, as after a death.
 //!
-//! Each flavour is asked beside the others, by one task of a process: a slow gate holds no other flavour, and no job.
+//! Each flavour is asked beside the others, by one task of a process: a slow gate holds no other flavour, and no job. What arrives
+//! while it is asked joins the queue of that task. A gate that asks for time again and again, or is not asked because it fails, is
+//! left alone until the next look.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broker_domain::policy::{Gate, Policy};
-use broker_domain::{FlavourName, Quarantine, QuarantineCause, Status};
+use broker_domain::{FlavourName, Quarantine, QuarantineCause, SandboxId, Status};
 use broker_provider::hooks::{HookAnswer, HookEvent, HookKind};
 use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
+use broker_runtime::entropy::Entropy;
 use broker_store::{Candidate, GateQuestion, Seen, StoreError, Write};
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::{By, TOGETHER};
 use crate::jobs::Jobs;
 
 /// Questions of one flavour at the same time, of one process.
 const AT_ONCE: usize = 8;
+/// Arrivals of one flavour that wait for their question, of one process, at most: the others are left to the tick.
+const MOST_QUEUED: usize = 10_000;
 /// The pauses between attempts.
 const AGAIN: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(300));
 /// The pause where too much of a flavour is in quarantine.
 const WHILE_FULL: Duration = Duration::from_secs(300);
 
-/// The flavours whose gates this process asks now. Clones share them.
+/// The flavours whose gates this process asks now, each with its queue. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Gates(Arc<Mutex<BTreeSet<FlavourName>>>);
+pub(crate) struct Gates(Arc<Mutex<BTreeMap<FlavourName, GateQueue>>>);
 
 impl Gates {
-    /// Begins to ask the gate of a flavour, unless it is being asked.
-    fn begin(&self, flavour: &FlavourName) -> Option<AskedGate> {
-        let begins = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(flavour.clone());
+    /// Queues `arrivals` of a flavour, and begins to ask its gate unless it is being asked.
+    fn begin(&self, flavour: &FlavourName, arrivals: Vec<Candidate>) -> Option<AskedGate> {
+        let mut gates = self.queues();
+        let begins = !gates.contains_key(flavour);
+        gates.entry(flavour.clone()).or_default().add(arrivals);
         begins.then(|| AskedGate { gates: self.clone(), flavour: flavour.clone() })
+    }
+
+    fn queues(&self) -> MutexGuard<'_, BTreeMap<FlavourName, GateQueue>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A flavour whose gate is asked until this is dropped, also by a panic.
+/// Arrivals of one flavour that wait for their question, each once.
+#[derive(Debug, Default)]
+struct GateQueue {
+    arrivals: Vec<Candidate>,
+    ids: BTreeSet<SandboxId>,
+}
+
+impl GateQueue {
+    fn add(&mut self, arrivals: Vec<Candidate>) {
+        for arrival in arrivals {
+            if self.arrivals.len() < MOST_QUEUED && self.ids.insert(arrival.sandbox_id.clone()) {
+                self.arrivals.push(arrival);
+            }
+        }
+    }
+
+    /// Takes one by chance: processes that listed the same arrivals ask about different ones.
+    fn take(&mut self, entropy: &Entropy) -> Option<Candidate> {
+        if self.arrivals.is_empty() {
+            return None;
+        }
+        let arrival = self.arrivals.swap_remove(entropy.below(self.arrivals.len()));
+        self.ids.remove(&arrival.sandbox_id);
+        Some(arrival)
+    }
+}
+
+/// A flavour whose gate is asked until this is dropped, also by a panic. What is queued then is left to the tick.
 #[derive(Debug)]
 struct AskedGate {
     gates: Gates,
     flavour: FlavourName,
 }
 
-impl Drop for AskedGate {
-    fn drop(&mut self) {
-        self.gates.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.flavour);
+impl AskedGate {
+    /// The next arrival to be asked about.
+    fn next(&self, entropy: &Entropy) -> Option<Candidate> {
+        self.gates.queues().get_mut(&self.flavour)?.take(entropy)
     }
 }
 
-/// Those of `arrivals` that no gate guards. The gates of the others are asked from now on; those of a flavour that is being
-/// asked already are left to the tick.
+impl Drop for AskedGate {
+    fn drop(&mut self) {
+        self.gates.queues().remove(&self.flavour);
+    }
+}
+
+/// Those of `arrivals` that no gate guards. The gates of the others are asked from now on.
 pub(super) fn ask(jobs: &Jobs, policy: &Arc<Policy>, arrivals: Vec<Candidate>) -> Vec<Candidate> {
     let (mut open, mut guarded): (Vec<_>, BTreeMap<FlavourName, Vec<Candidate>>) =
         (Vec::new(), BTreeMap::new());
@@ -69,10 +114,10 @@ pub(super) fn ask(jobs: &Jobs, policy: &Arc<Policy>, arrivals: Vec<Candidate>) -
         }
     }
     for (flavour, arrivals) in guarded {
-        let Some(begun) = jobs.gates.begin(&flavour) else { continue };
+        let Some(begun) = jobs.gates.begin(&flavour, arrivals) else { continue };
         let (jobs, policy) = (jobs.clone(), Arc::clone(policy));
         tokio::spawn(async move {
-            let asked = Box::pin(ask_flavour(&jobs, &policy, &begun.flavour, arrivals));
+            let asked = Box::pin(ask_flavour(&jobs, &policy, &begun));
             // What is asked when this process ends is asked again by another one.
             let _stopped = jobs.stop.run_until_cancelled(asked).await;
         });
@@ -80,30 +125,53 @@ pub(super) fn ask(jobs: &Jobs, policy: &Arc<Policy>, arrivals: Vec<Candidate>) -
     open
 }
 
-async fn ask_flavour(jobs: &Jobs, policy: &Policy, flavour: &FlavourName, arrivals: Vec<Candidate>) {
+/// Asks about what is queued of a flavour until nothing is left, and offers what passes, together and beside the questions.
+async fn ask_flavour(jobs: &Jobs, policy: &Policy, begun: &AskedGate) {
+    let flavour = &begun.flavour;
     let Some(gate) = policy.flavours().get(flavour).and_then(|flavour| flavour.gate.as_ref()) else { return };
-    let (mut running, mut waiting) = (JoinSet::new(), arrivals.into_iter());
+    let (mut running, mut offering) = (JoinSet::new(), JoinSet::new());
+    let (mut passed, mut later) = (Vec::new(), 0);
     loop {
-        while jobs.health.is_open()
+        while later < AT_ONCE
+            && jobs.health.is_open()
             && running.len() < AT_ONCE
-            && let Some(arrival) = waiting.next()
+            && let Some(arrival) = begun.next(&jobs.entropy)
         {
             let keeper = FlavourGate { jobs: jobs.clone(), flavour: flavour.clone(), gate: gate.clone() };
             running.spawn(async move { keeper.ask(arrival).await });
         }
-        let Some(ended) = running.join_next().await else { break };
+        if offering.is_empty() && !passed.is_empty() {
+            let together = passed.drain(..passed.len().min(usize::from(TOGETHER))).collect();
+            let jobs = jobs.clone();
+            offering.spawn(async move { super::offer(&jobs, together, By::Arrival).await });
+        }
+        let ended = tokio::select! {
+            Some(ended) = running.join_next() => ended,
+            Some(offered) = offering.join_next() => {
+                if let Err(ended) = offered {
+                    tracing::error!(%flavour, "the offer of what its gate let through panicked: {ended}");
+                }
+                continue;
+            }
+            else => break,
+        };
         match ended {
-            Ok(Ok(Heard::Yes(passed))) => drop(super::offer(jobs, vec![passed], super::By::Arrival).await),
+            Ok(Ok(Heard::Yes(arrival))) => {
+                later = 0;
+                passed.push(arrival);
+            }
             // A paused pool is not changed: the next look asks again.
             Ok(Ok(Heard::No(refused))) if !jobs.health.is_open() => {
                 tracing::info!(sandbox = %refused.arrival.sandbox_id, "refused by its gate while the pool is closed");
             }
             // One at a time: what is in quarantine is counted before each.
             Ok(Ok(Heard::No(refused))) => {
+                later = 0;
                 if let Err(error) = refuse(jobs, flavour, &refused).await {
                     tracing::warn!(sandbox = %refused.arrival.sandbox_id, "not quarantined, the next look tries again: {error}");
                 }
             }
+            Ok(Ok(Heard::Later)) => later += 1,
             Ok(Ok(Heard::Nothing)) => {}
             Ok(Err(error)) => {
                 tracing::warn!(%flavour, "a gate was not called, the next look tries again: {error}")
@@ -122,6 +190,8 @@ enum Heard {
     Yes(Candidate),
     /// It may not.
     No(GateRefusal),
+    /// That it asks for time, or it is not to be asked now.
+    Later,
     /// Nothing, or the sandbox is not as it was seen.
     Nothing,
 }
@@ -183,7 +253,7 @@ impl FlavourGate {
             HookAnswer::Later { again_after } | HookAnswer::NotAsked { again_after, .. } => {
                 let now = self.jobs.clock.now();
                 store.ask_gate(&arrival, before, now.plus(again_after), now).await?;
-                Ok(Heard::Nothing)
+                Ok(Heard::Later)
             }
         }
     }
@@ -228,15 +298,44 @@ async fn refuse(jobs: &Jobs, flavour: &FlavourName, refused: &GateRefusal) -> Re
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
+    use broker_domain::{ExternalId, SandboxName};
+
     use super::*;
+
+    fn arrivals(numbers: std::ops::Range<usize>) -> Vec<Candidate> {
+        let arrival = |n: usize| Candidate {
+            sandbox_id: SandboxId::new(format!("seed-{n}")).unwrap(),
+            name: SandboxName::new(format!("sandbox-{n}")).unwrap(),
+            external_id: ExternalId::new(format!("account-{n}")).unwrap(),
+            attributes: None,
+            version: 1,
+        };
+        numbers.map(arrival).collect()
+    }
 
     #[tokio::test]
     async fn a_gate_whose_task_panics_is_asked_again() {
         let (gates, flavour) = (Gates::default(), FlavourName::new("small").unwrap());
-        let begun = gates.begin(&flavour).unwrap();
-        assert!(gates.begin(&flavour).is_none(), "it is being asked");
+        let begun = gates.begin(&flavour, Vec::new()).unwrap();
+        assert!(gates.begin(&flavour, Vec::new()).is_none(), "it is being asked");
         let asking = tokio::spawn(async move { panic!("while {} is asked", begun.flavour) });
         assert!(asking.await.is_err());
-        assert!(gates.begin(&flavour).is_some());
+        assert!(gates.begin(&flavour, Vec::new()).is_some());
+    }
+
+    #[test]
+    fn what_arrives_while_a_gate_is_asked_is_asked_about_too_and_each_once() {
+        let (gates, entropy) = (Gates::default(), Entropy::seeded(1));
+        let flavour = FlavourName::new("small").unwrap();
+        let begun = gates.begin(&flavour, arrivals(0..100)).unwrap();
+        assert!(gates.begin(&flavour, arrivals(50..150)).is_none());
+        let mut asked: Vec<_> = iter::from_fn(|| begun.next(&entropy)).collect();
+        asked.sort_by_key(|arrival| arrival.sandbox_id.clone());
+        asked.dedup();
+        assert_eq!(asked.len(), 150);
+        assert!(gates.begin(&flavour, arrivals(0..MOST_QUEUED + 1)).is_none());
+        assert_eq!(iter::from_fn(|| begun.next(&entropy)).count(), MOST_QUEUED);
     }
 }
