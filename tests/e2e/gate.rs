@@ -205,6 +205,30 @@ async fn everything_that_a_sync_brings_is_asked_about_without_another_look() {
 }
 
 #[tokio::test]
+async fn a_policy_without_the_gate_ends_the_questions_that_are_under_way() {
+    let provider = Provider::start(20).await;
+    story(provider.setup().apis(1).workers(1).var("BROKER_SERVE_EVERY_S", "1"), async |broker| {
+        let slow = guarded(&provider, 1).replace("timeout_s = 2", "timeout_s = 60");
+        policy::apply(broker, &slow).await;
+        // Its time would be over after a minute, and so would be all attempts.
+        provider.misbehave(json!({ "gate": { "delay_ms": 90_000 } })).await;
+        broker.job("sync").await;
+        let table = broker.table();
+        wait_for_condition("questions that are under way", async || {
+            let mut asked = 0;
+            for key in table.keys("SBX#").await {
+                asked += usize::from(table.must_get(&key).await.contains_key("gate_check"));
+            }
+            if asked == 8 { Ok(()) } else { Err(asked) }
+        })
+        .await;
+        policy::apply(broker, "[flavour.small]\nprefix = \"sandbox-\"\n").await;
+        counted(broker, "available", 20).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn while_the_pool_is_paused_no_gate_is_asked_and_nothing_is_offered() {
     let provider = Provider::start(80).await;
     let setup = provider.setup().apis(1).workers(1).var("BROKER_SERVE_EVERY_S", "1");

@@ -64,6 +64,15 @@ impl FollowedPolicy {
         policy.as_ref().map(|(_, policy)| Arc::clone(policy)).ok_or(PolicyUnknown)
     }
 
+    /// Until a policy is followed of which `holds` is true; for ever if none is.
+    pub async fn until(&self, mut holds: impl FnMut(&Policy) -> bool) {
+        let mut known = self.known.clone();
+        let found = known.wait_for(|known| known.as_ref().is_some_and(|(_, policy)| holds(policy)));
+        if found.await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Whether a policy, or that there is none, is known.
     pub fn is_known(&self) -> bool {
         self.known.borrow().is_some()

@@ -6,7 +6,8 @@
 //! reason; without an answer it is asked again, and after the policy's `attempts` it goes into quarantine, too. Where too
 //! much of a flavour is in quarantine already it stays arriving and is asked again later.
 //!
-//! Nothing is asked while the pool is closed: questions that are under way then are asked again later, as after a death.
+//! Nothing is asked while the pool is closed: questions that are under way then are asked again later, as after a death. So are those
+//! whose sandbox another policy gives another gate, or none, meanwhile.
 //!
 //! Each flavour is asked beside the others, by one task of a process: a slow gate holds no other flavour, and no job. What arrives
 //! while it is asked joins the queue of that task. A gate that asks for time again and again, or is not asked because it fails, is
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broker_domain::policy::{Gate, Policy};
-use broker_domain::{FlavourName, Quarantine, QuarantineCause, SandboxId, Status};
+use broker_domain::{FlavourName, Quarantine, QuarantineCause, SandboxId, SandboxName, Status};
 use broker_provider::hooks::{HookAnswer, HookEvent, HookKind};
 use broker_runtime::backoff::Backoff;
 use broker_runtime::crash_points::{self, Point};
@@ -128,7 +129,6 @@ pub(super) fn ask(jobs: &Jobs, policy: &Arc<Policy>, arrivals: Vec<Candidate>) -
 /// Asks about what is queued of a flavour until nothing is left, and offers what passes, together and beside the questions.
 async fn ask_flavour(jobs: &Jobs, policy: &Policy, begun: &AskedGate) {
     let flavour = &begun.flavour;
-    let Some(gate) = policy.flavours().get(flavour).and_then(|flavour| flavour.gate.as_ref()) else { return };
     let (mut running, mut offering) = (JoinSet::new(), JoinSet::new());
     let (mut passed, mut later) = (Vec::new(), 0);
     loop {
@@ -137,7 +137,11 @@ async fn ask_flavour(jobs: &Jobs, policy: &Policy, begun: &AskedGate) {
             && running.len() < AT_ONCE
             && let Some(arrival) = begun.next(&jobs.entropy)
         {
-            let keeper = FlavourGate { jobs: jobs.clone(), flavour: flavour.clone(), gate: gate.clone() };
+            // What another policy takes from this gate is the next look's.
+            let stands = jobs.policy.now();
+            let policy = stands.as_deref().unwrap_or(policy);
+            let Some(gate) = gate_of(policy, flavour, &arrival.name).cloned() else { continue };
+            let keeper = FlavourGate { jobs: jobs.clone(), flavour: flavour.clone(), gate };
             running.spawn(async move { keeper.ask(arrival).await });
         }
         if offering.is_empty() && !passed.is_empty() {
@@ -182,6 +186,11 @@ async fn ask_flavour(jobs: &Jobs, policy: &Policy, begun: &AskedGate) {
     if !jobs.health.is_open() {
         tracing::info!(%flavour, "its gate is not asked until the pool is open");
     }
+}
+
+/// The gate of a sandbox, if the policy says that it is of `flavour` and has one.
+fn gate_of<'p>(policy: &'p Policy, flavour: &FlavourName, name: &SandboxName) -> Option<&'p Gate> {
+    policy.gate_of(name).filter(|_| policy.flavour_of(name) == Some(flavour))
 }
 
 /// What a gate has said of a sandbox.
@@ -234,6 +243,10 @@ impl FlavourGate {
                 let again_after = Duration::ZERO;
                 HookAnswer::NotAsked { again_after, why: "the pool is closed".to_owned() }
             }
+            () = self.replaced(&arrival.name) => {
+                let again_after = Duration::ZERO;
+                HookAnswer::NotAsked { again_after, why: "another policy stands".to_owned() }
+            }
             answer = self.jobs.hooks.ask(&self.gate.hook, &event) => answer,
         };
         crash_points::point(Point::GateAnswered);
@@ -256,6 +269,12 @@ impl FlavourGate {
                 Ok(Heard::Later)
             }
         }
+    }
+
+    /// Until the policy gives a sandbox another gate than this one, or none.
+    async fn replaced(&self, name: &SandboxName) {
+        let is_another = |policy: &Policy| gate_of(policy, &self.flavour, name) != Some(&self.gate);
+        self.jobs.policy.until(is_another).await;
     }
 
     fn event(&self, arrival: &Candidate, question: GateQuestion) -> HookEvent {
@@ -300,7 +319,7 @@ async fn refuse(jobs: &Jobs, flavour: &FlavourName, refused: &GateRefusal) -> Re
 mod tests {
     use std::iter;
 
-    use broker_domain::{ExternalId, SandboxName};
+    use broker_domain::ExternalId;
 
     use super::*;
 
