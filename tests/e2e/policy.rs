@@ -216,3 +216,28 @@ async fn what_the_policy_names_is_not_told_while_it_is_not_known() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn arrivals_that_nobody_serves_without_the_policy_are_told() {
+    story(Setup::new().apis(1).workers(0), async |broker| {
+        apply(broker, SMALL).await;
+        let stands = broker.table().must_get("POLICY").await;
+        let mut newer = stands.clone();
+        newer.insert("policy_text".to_owned(), text("later = true\n"));
+        newer.insert("version".to_owned(), number(2));
+        broker.table().put(newer).await;
+        broker.cli_ok(&["pool", "seed", "--count", "3"]).await;
+        broker.start_worker().await;
+        let served = broker.job("serve").await;
+        assert_eq!((served.found, served.failed), (3, 3), "{served:?}");
+        let told = "arrivals left to the next look: the policy cannot be read";
+        assert!(!broker.logged(told).is_empty());
+        broker.table().put(stands).await;
+        wait_for_condition("them to be offered", async || match broker.stats().await.available {
+            3 => Ok(()),
+            available => Err(available),
+        })
+        .await;
+    })
+    .await;
+}

@@ -331,7 +331,11 @@ impl By {
 }
 
 async fn serve(jobs: &Jobs, arrivals: Vec<Candidate>, by: By) -> Admitted {
-    let Some(policy) = policy(jobs).await else { return Admitted::default() };
+    let Some(policy) = policy(jobs).await else {
+        let all = arrivals.len() as u64;
+        tracing::warn!(arrivals = all, "arrivals left to the next look: the policy cannot be read");
+        return Admitted { failed: all, ..Admitted::default() };
+    };
     let open = gate::ask(jobs, &policy, arrivals);
     offer(jobs, open, by).await
 }
