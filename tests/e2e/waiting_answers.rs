@@ -128,6 +128,25 @@ async fn a_line_that_cannot_be_read_keeps_no_walk_from_those_who_wait_in_another
 }
 
 #[tokio::test]
+async fn a_walk_that_failed_is_not_made_again_at_once() {
+    story(setup().workers(1).faults(1).pool(1), async |broker| {
+        parked(broker, waits(broker, "student-0").name_prefix("big-"), "student-0").await;
+        let proxy = broker.proxy();
+        let refused = Fault::Refuse("ValidationException");
+        proxy.add(Rule::new(refused).on("Query").containing("LINE#platform#big-"));
+        wait_until("a walk to fail", || proxy.done("Query", refused) > 0).await;
+        // A look asks for what is arriving, and for what is available with the prefix of the line.
+        let looks = proxy.tallies().calls("ExecuteStatement");
+        wait_until("five looks", || proxy.tallies().calls("ExecuteStatement") >= looks + 10).await;
+        let walks = proxy.done("Query", refused);
+        assert!(walks <= 2, "{walks} walks");
+        proxy.calm();
+        broker.cli_ok(&["waiting", "cancel", "--all"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_place_that_nobody_can_serve_and_the_table_keeps_is_in_nobodys_way() {
     story(setup().faults(1), async |broker| {
         parked(broker, waits(broker, "student-0"), "student-0").await;

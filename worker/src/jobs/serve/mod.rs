@@ -72,6 +72,8 @@ pub(crate) async fn keep(jobs: Jobs, me: Uuid, every: Duration, stop: Cancellati
                 true => tick(&jobs, every, is_first).await,
                 false => Ok(()),
             };
+            // A walk that fails has a pause of its own.
+            is_first &= ticked.is_err();
             if !jobs.health.is_open() {
                 return ticked;
             }
@@ -81,7 +83,7 @@ pub(crate) async fn keep(jobs: Jobs, me: Uuid, every: Duration, stop: Cancellati
             ticked.and(walked)
         });
         match looked.await {
-            Some(Ok(())) => is_first = false,
+            Some(Ok(())) => {}
             Some(Err(error)) => tracing::warn!("arrivals not served, trying again: {error}"),
             None => tracing::error!("serving panicked, trying again"),
         }

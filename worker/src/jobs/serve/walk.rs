@@ -36,7 +36,7 @@ pub(crate) struct NextWalk(Arc<Mutex<LastWalk>>);
 #[derive(Debug, Default)]
 struct LastWalk {
     began: Option<Instant>,
-    /// How many waited.
+    /// How many waited at the last one that came to its end.
     waiting: u64,
 }
 
@@ -62,8 +62,12 @@ impl NextWalk {
         last.began.is_none_or(|began| now.duration_since(began) >= last.every())
     }
 
-    fn walked(&self, waiting: u64, began: Instant) {
-        *self.last() = LastWalk { began: Some(began), waiting };
+    fn begins(&self, now: Instant) {
+        self.last().began = Some(now);
+    }
+
+    fn counted(&self, waiting: u64) {
+        self.last().waiting = waiting;
     }
 }
 
@@ -73,11 +77,13 @@ pub(super) async fn walk_in_turn(jobs: &Jobs, seat: ServeSeat) -> Result<(), Sto
     if seat.has(jobs.clock.now(), jobs.next_walk.every()) { walk_when_due(jobs).await } else { Ok(()) }
 }
 
-/// Walks every line, unless this process did a moment ago.
+/// Walks every line, unless this process did a moment ago. A walk that failed is not made again at once: a table that is asked too
+/// much would be asked as much once more.
 pub(super) async fn walk_when_due(jobs: &Jobs) -> Result<(), StoreError> {
     let began = jobs.clock.instant();
     if jobs.next_walk.is_due(began) {
-        jobs.next_walk.walked(walk(jobs).await?, began);
+        jobs.next_walk.begins(began);
+        jobs.next_walk.counted(walk(jobs).await?);
     }
     Ok(())
 }
