@@ -171,6 +171,30 @@ async fn every_worker_shows_whether_refill_is_stopped_whoever_ran_it_last() {
     .await;
 }
 
+#[tokio::test]
+async fn a_run_under_a_policy_that_is_replaced_asks_for_no_more() {
+    let provider = Provider::start(0).await;
+    story(provider.setup().apis(1).workers(1), async |broker| {
+        // As many as a run asks for in its whole time.
+        let slow = small(&provider, "min = 100, max = 200").replace("= 6000", "= 120");
+        policy::apply(broker, &slow).await;
+        let run = asked(broker, &provider, 1);
+        let replaced = async {
+            wait_for_condition("a run to ask", async || match heard(&provider).await {
+                heard if heard >= 3 => Ok(()),
+                few => Err(few),
+            })
+            .await;
+            policy::apply(broker, &slow.replace("max = 200", "max = 100")).await;
+            heard(&provider).await
+        };
+        let ((), before) = tokio::join!(run, replaced);
+        let after = heard(&provider).await;
+        assert!(after <= before + 5, "one round: {before} were asked for, then {after}");
+    })
+    .await;
+}
+
 /// As if the back-off of the breaker were over, and the pause of each ticket, which is shorter.
 async fn back_off_is_over(broker: &Broker) {
     for mut ticket in broker.table().list("TICKET#small").await {

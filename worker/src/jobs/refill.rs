@@ -2,8 +2,9 @@
 //!
 //! Order of effects of a round: read flow, census, tickets → **write tickets → call the hook → write the answers**. A worker
 //! that dies in between leaves tickets that count, and that the next round sends again with the same id. Rounds follow each
-//! other as fast as rate and hook allow, for some seconds; the next run goes on. The decisions are the domain's
-//! ([`broker_domain::refill`]). What it does not do: insert what arrives; sync does, and takes the tickets.
+//! other as fast as rate and hook allow, for some seconds or until another policy is applied; the next run goes on. The
+//! decisions are the domain's ([`broker_domain::refill`]). What it does not do: insert what arrives; sync does, and takes
+//! the tickets.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -51,6 +52,7 @@ pub(super) async fn run(jobs: &Jobs, report: &mut JobReport) -> Result<(), JobEr
             name: name.clone(),
             flavour: flavour.clone(),
             refill: refill.clone(),
+            policy_version: stored.version,
             counted_after: stored.applied_at.plus(census::FOLLOWED),
             since_last_run,
         };
@@ -130,6 +132,8 @@ struct FlavourRefill {
     name: FlavourName,
     flavour: Flavour,
     refill: Refill,
+    /// The version of the policy that says so.
+    policy_version: u64,
     counted_after: Timestamp,
     since_last_run: Duration,
 }
@@ -154,7 +158,9 @@ impl FlavourRefill {
                 Went::Done => return Ok(made),
             }
             let ran = self.jobs.clock.instant().duration_since(began);
-            if self.jobs.stop.is_cancelled() || ran >= RUN {
+            // What a newer policy says is for the next run.
+            let is_superseded = self.jobs.policy.version() > self.policy_version;
+            if self.jobs.stop.is_cancelled() || is_superseded || ran >= RUN {
                 return Ok(made);
             }
         }
