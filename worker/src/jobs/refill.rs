@@ -248,8 +248,8 @@ impl FlavourRefill {
         // No hook is called: the log line and the metric tell. The pause is kept in the flow, so that one worker tells.
         let told = Flow { version: flow.version + 1, ..flow.clone() }.resting(TOLD_EVERY, now);
         if self.jobs.store.refill.write_flow(&self.name, &told).await? == Write::Applied {
-            let missing = need.missing.min(need.room);
-            tracing::info!(flavour = %self.name, missing, desired = need.desired, "refill needed");
+            let (missing, desired) = (need.missing, need.desired);
+            tracing::info!(flavour = %self.name, missing, desired, "refill needed");
         }
         Ok(Went::Done)
     }

@@ -76,7 +76,7 @@ pub struct Need {
     pub desired: u64,
     /// How many were asked for and are to come.
     pub coming: u64,
-    /// How many must be asked for yet.
+    /// How many must be asked for yet; without a hook, as many of them as `room` allows: somebody creates them all.
     pub missing: u64,
     /// How many `max` leaves room for.
     pub room: u64,
@@ -151,8 +151,9 @@ impl Round<'_> {
         let desired = u64::from(self.refill.min_at(self.now)) + self.reserved;
         let coming = count(&|ticket| ticket.is_coming(self.now));
         let missing = desired.saturating_sub(available + arriving + coming);
-        let stand_for = count(&|ticket| !ticket.is_counted(as_of));
-        let room = u64::from(self.refill.max).saturating_sub(live + stand_for);
+        let (max, stand_for) = (u64::from(self.refill.max), count(&|ticket| !ticket.is_counted(as_of)));
+        let room = max.saturating_sub(live + stand_for);
+        let missing = if self.refill.hook.is_none() { missing.min(room) } else { missing };
         Need { desired, coming, missing, room }
     }
 

@@ -62,6 +62,17 @@ fn what_is_missing_is_asked_for_within_max_rate_and_calls() {
 }
 
 #[test]
+fn without_a_hook_no_more_are_missing_than_max_leaves_room_for() {
+    let missing = |max, hook: bool| {
+        let refill = refill(50, max, 600);
+        let refill = if hook { refill } else { Refill { hook: None, ..refill } };
+        plan(&refill, &Flow::default(), &[], counted(40, 60), 0).need.missing
+    };
+    assert_eq!([missing(400, false), missing(62, false), missing(60, false)], [10, 2, 0]);
+    assert_eq!(missing(62, true), 10, "a hook is asked for no more, and the rest is told");
+}
+
+#[test]
 fn a_ticket_that_cannot_be_read_takes_its_room_for_good() {
     let unreadable = Ticket::unreadable(id(1));
     assert!(!unreadable.is_readable() && Ticket::new(id(2), at(0)).is_readable());
