@@ -80,6 +80,8 @@ pub struct Need {
     pub missing: u64,
     /// How many `max` leaves room for.
     pub room: u64,
+    /// How many of those that the hook has not said yes to are needed still, and have room.
+    pub due: u64,
 }
 
 /// What a round writes, at the version of its flow.
@@ -154,7 +156,11 @@ impl Round<'_> {
         let (max, stand_for) = (u64::from(self.refill.max), count(&|ticket| !ticket.is_counted(as_of)));
         let room = max.saturating_sub(live + stand_for);
         let missing = if self.refill.hook.is_none() { missing.min(room) } else { missing };
-        Need { desired, coming, missing, room }
+        // As if those did not stand for any.
+        let due = count(&|ticket| matches!(ticket.state, TicketState::Due { .. }));
+        let needed = desired.saturating_sub(available + arriving + coming - due);
+        let due = due.min(needed).min(max.saturating_sub(live + stand_for - due));
+        Need { desired, coming, missing, room, due }
     }
 
     /// What is to be written and sent. `lock` is how long the calls may take at most.
@@ -170,7 +176,8 @@ impl Round<'_> {
         let stopped = flow.paused.is_some() || self.refill.hook.is_none();
         let calls = if stopped || flow.rests(now).is_some() { 0 } else { flow.breaker.may_begin(now) };
         let mut send = ids(&|ticket| ticket.is_due(now) && !late.overdue.contains(&ticket.id));
-        send.truncate(usize::try_from(calls).unwrap_or(usize::MAX));
+        // Those that are not needed any more wait, and end when they are late.
+        send.truncate(usize::try_from(need.due.min(calls.into())).unwrap_or(usize::MAX));
         let sending = u32::try_from(send.len()).unwrap_or(u32::MAX);
         // No more are asked for than are sent: those that wait are no use, and would time out while the hook is down.
         let waiting =

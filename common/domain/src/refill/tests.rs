@@ -73,6 +73,26 @@ fn without_a_hook_no_more_are_missing_than_max_leaves_room_for() {
 }
 
 #[test]
+fn a_ticket_that_the_hook_did_not_say_yes_to_is_sent_again_only_while_it_is_needed() {
+    let due: Vec<_> = (0..5).map(|number| Ticket::new(id(number), at(0))).collect();
+    let sent = |min, max, available, live| {
+        let told = plan(&refill(min, max, 600), &Flow::default(), &due, counted(available, live), 60);
+        assert_eq!(told.overdue, [], "they stay until they are late");
+        (told.send.len(), told.new)
+    };
+    assert_eq!(sent(5, 9, 0, 0), (5, 0));
+    assert_eq!(sent(0, 9, 0, 0), (0, 0), "nothing is wanted any more");
+    assert_eq!((sent(5, 9, 3, 3), sent(5, 9, 5, 5)), ((2, 0), (0, 0)), "somebody made them meanwhile");
+    assert_eq!((sent(5, 5, 0, 3), sent(5, 5, 0, 5)), ((2, 0), (0, 0)), "max was lowered");
+    // Those that the hook said yes to are to come.
+    let mut tickets = due.clone();
+    tickets.iter_mut().take(3).for_each(|ticket| ticket.state = TicketState::Asked);
+    let told = plan(&refill(4, 9, 600), &Flow::default(), &tickets, counted(0, 0), 60);
+    assert_eq!((told.send.len(), told.new), (1, 0), "three of four");
+    assert!(plan(&refill(2, 9, 600), &Flow::default(), &tickets, counted(0, 0), 60).is_empty());
+}
+
+#[test]
 fn a_ticket_that_cannot_be_read_takes_its_room_for_good() {
     let unreadable = Ticket::unreadable(id(1));
     assert!(!unreadable.is_readable() && Ticket::new(id(2), at(0)).is_readable());
