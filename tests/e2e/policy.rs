@@ -10,7 +10,7 @@ use broker_tests::{Broker, Call, Setup, story, wait_for_condition};
 use http::Method;
 use serde_json::Value;
 
-use crate::waiting;
+use crate::{quotas, waiting};
 
 /// A file with `text`, in the scratch directory of this run.
 fn file(text: &str) -> String {
@@ -238,6 +238,33 @@ async fn arrivals_that_nobody_serves_without_the_policy_are_told() {
             available => Err(available),
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_limit_of_another_prefix_does_not_count_is_told_before_and_when_it_is_applied() {
+    story(quotas::setup().apis(1).workers(1), async |broker| {
+        quotas::seed(broker, "lab", 0, 3).await;
+        quotas::limited(broker, 2).await;
+        for track in ["student-1", "student-2"] {
+            quotas::asks(broker, track).send().await.expect_status(201);
+        }
+        let renamed = |prefix: &str| {
+            format!(
+                "[flavour.small]\nprefix = \"{prefix}\"\n[flavour.gpu]\nprefix = \"gpu-\"\n\
+                 [tenant.acme]\nlimits = {{ small = 2, gpu = 0 }}\n"
+            )
+        };
+        let held = serde_json::json!([{ "tenant": "acme", "prefix": "lab-", "held": 2 }]);
+        let told = policy(broker, &["diff"], &renamed("lab")).await;
+        assert!(told.stderr.contains("acme holds 2 sandboxes under its limit of lab-"), "{told:#?}");
+        let dry = over_http(broker, Method::PUT, "?dry_run=true").body(renamed("lab")).send().await;
+        assert_eq!(dry.expect_status(200).json["uncounted"], held);
+        for (prefix, uncounted) in [("lab", &held), ("lab-", &serde_json::json!([]))] {
+            let applied: Value = policy(broker, &["apply", "--json"], &renamed(prefix)).await.json();
+            assert_eq!((&applied["applied"], &applied["uncounted"]), (&true.into(), uncounted));
+        }
     })
     .await;
 }

@@ -43,7 +43,7 @@ pub use dynamodb::{
 };
 pub use outcomes::{Candidate, CandidateFilter, Claim, ClaimOutcome, NewSandbox, Scanned, StoreError};
 pub use page::{Page, PageKey, Pages, SweepKey};
-pub use policy::{FollowedPolicy, PolicyPlan, PolicyUnknown, PolicyWrite, StoredPolicy};
+pub use policy::{FollowedPolicy, HeldPermits, PolicyPlan, PolicyUnknown, PolicyWrite, StoredPolicy};
 pub use read_budget::ReadBudget;
 pub use refill_status::{RefillHeld, RefillStatus, pause_refill, resume_refill};
 pub use retry::retry_on_conflict;

@@ -7,7 +7,9 @@ use broker_domain::{
     EndReason, FlavourName, Heartbeat, JobReport, NamePrefix, ProviderAttributes, RequestId, Sandbox, Status,
     Timestamp, TrackName,
 };
-use broker_store::{AuditLine, Census, PolicyPlan, Record, StoredPolicy, shown_causes, shown_counts};
+use broker_store::{
+    AuditLine, Census, HeldPermits, PolicyPlan, Record, StoredPolicy, shown_causes, shown_counts,
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -159,6 +161,20 @@ pub(crate) struct PolicyReport<'a> {
     applied: bool,
     /// What differs, by key.
     changes: Vec<PolicyChange<'a>>,
+    /// What tenants hold under limits that the policy does not have any more, such as of a prefix that was changed: no
+    /// other limit counts it.
+    uncounted: Vec<UncountedLeases<'a>>,
+}
+
+/// Leases of a tenant that no limit counts any more.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct UncountedLeases<'a> {
+    /// The tenant.
+    tenant: &'a str,
+    /// The prefix that its limit was about.
+    prefix: &'a str,
+    /// How many it holds.
+    held: u64,
 }
 
 /// What differs between two policies under one key.
@@ -179,8 +195,14 @@ impl<'a> PolicyReport<'a> {
             before: before.as_deref(),
             after: after.as_deref(),
         };
+        let held = |HeldPermits { limit, held }: &'a HeldPermits| UncountedLeases {
+            tenant: limit.tenant.as_str(),
+            prefix: limit.prefix.as_str(),
+            held: *held,
+        };
         let changes = plan.changes.iter().map(told).collect();
-        Self { digest: &stands.digest, version: stands.version, applied, changes }
+        let uncounted = plan.uncounted.iter().map(held).collect();
+        Self { digest: &stands.digest, version: stands.version, applied, changes, uncounted }
     }
 }
 

@@ -227,6 +227,11 @@ impl Policy {
         })
     }
 
+    /// What the limits of all tenants are about.
+    pub fn limits(&self) -> impl Iterator<Item = Limit> {
+        self.tenants.keys().flat_map(|tenant| self.limits_of(tenant)).map(|limited| limited.limit)
+    }
+
     /// The limit that a sandbox of this name falls under in the hands of `tenant`.
     pub fn limit_of(&self, tenant: &TenantName, name: &SandboxName) -> Option<TenantLimit> {
         self.limits_of(tenant).find(|limited| limited.limit.covers(name))

@@ -6,8 +6,8 @@ mod follow;
 
 pub use follow::{FollowedPolicy, PolicyUnknown};
 
-use broker_domain::Timestamp;
 use broker_domain::policy::{Change, InvalidPolicy, Policy};
+use broker_domain::{Limit, Timestamp};
 
 use crate::{Store, StoreError, Write};
 
@@ -50,7 +50,19 @@ pub struct PolicyPlan {
     pub before: StoredPolicy,
     /// What differs, by key. A text of a newer version cannot be compared: all of the new one is told as added.
     pub changes: Vec<Change>,
+    /// What is held under limits that the new policy does not have. A limit is about a prefix: one of another prefix
+    /// begins at 0.
+    pub uncounted: Vec<HeldPermits>,
     after: Policy,
+}
+
+/// The permits of a limit that are held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldPermits {
+    /// The limit.
+    pub limit: Limit,
+    /// How many.
+    pub held: u64,
 }
 
 /// The outcome of an application of a policy.
@@ -66,8 +78,15 @@ impl PolicyPlan {
     /// The plan to put `after` in the place of what stands now (a consistent read).
     pub async fn new(store: &Store, after: Policy) -> Result<Self, StoreError> {
         let before = store.policy.get().await?.unwrap_or_else(StoredPolicy::none);
-        let changes = before.policy().unwrap_or_default().changes(&after);
-        Ok(Self { before, changes, after })
+        let stands = before.policy().unwrap_or_default();
+        let (changes, mut uncounted) = (stands.changes(&after), Vec::new());
+        for limit in stands.limits().filter(|limit| !after.limits().any(|after| after == *limit)) {
+            let held = store.permits.slots(&limit).await?.len() as u64;
+            if held > 0 {
+                uncounted.push(HeldPermits { limit, held });
+            }
+        }
+        Ok(Self { before, changes, uncounted, after })
     }
 
     /// Whether that policy stands already: there is nothing to write.

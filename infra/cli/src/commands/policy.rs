@@ -5,8 +5,9 @@
 use std::io::Read as _;
 
 use anyhow::Context as _;
+use broker_domain::Limit;
 use broker_domain::policy::{Change, Policy};
-use broker_store::{Act, PolicyPlan, PolicyWrite, StoredPolicy};
+use broker_store::{Act, HeldPermits, PolicyPlan, PolicyWrite, StoredPolicy};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -57,6 +58,20 @@ struct Compare<'a> {
     version: u64,
     applied: bool,
     changes: &'a [Change],
+    uncounted: Vec<Uncounted<'a>>,
+}
+
+#[derive(Serialize)]
+struct Uncounted<'a> {
+    tenant: &'a str,
+    prefix: &'a str,
+    held: u64,
+}
+
+impl<'a> From<&'a HeldPermits> for Uncounted<'a> {
+    fn from(HeldPermits { limit, held }: &'a HeldPermits) -> Self {
+        Self { tenant: limit.tenant.as_str(), prefix: limit.prefix.as_str(), held: *held }
+    }
 }
 
 pub(crate) fn run(settings: &Settings, command: PolicyCommand) -> anyhow::Result<Done> {
@@ -149,11 +164,17 @@ async fn write(context: Context, policy: Policy, apply: Apply) -> anyhow::Result
 fn told(plan: &PolicyPlan, stands: &StoredPolicy, applied: bool, json: bool) -> anyhow::Result<Done> {
     if json {
         let (digest, version, changes) = (&stands.digest, stands.version, &plan.changes);
-        output::json(&Compare { digest, version, applied, changes })?;
+        let uncounted = plan.uncounted.iter().map(Uncounted::from).collect();
+        output::json(&Compare { digest, version, applied, changes, uncounted })?;
         return Ok(Done::Ok);
     }
     for change in &plan.changes {
         output::line(change)?;
+    }
+    for HeldPermits { limit: Limit { tenant, prefix }, held } in &plan.uncounted {
+        output::complain(&format!(
+            "tenant {tenant} holds {held} sandboxes under its limit of {prefix}, which is no more: no other limit counts them"
+        ));
     }
     output::line(match (plan.changes.is_empty(), applied) {
         (_, true) => format!("applied: version {}, followed by every process within 5 s", stands.version),
