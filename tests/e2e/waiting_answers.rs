@@ -214,3 +214,20 @@ async fn what_waits_is_ended_also_after_two_days_in_which_no_worker_ran() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_place_that_cannot_be_decoded_and_whose_request_ended_is_deleted() {
+    story(setup().apis(1).workers(1), async |broker| {
+        let location = parked(broker, waits(broker, "student-1"), "student-1").await;
+        let table = broker.table();
+        let mut place = table.list("LINE#platform#").await.remove(0);
+        broker.cancel(&location, "student-1").send().await.expect_status(200);
+        every_place_is_left(broker).await;
+        // As where the process that cancelled it died before it left the place.
+        place.insert("message".to_owned(), text("{no message"));
+        table.put(place).await;
+        every_place_is_left(broker).await;
+        broker.holds_letters(0).await;
+    })
+    .await;
+}

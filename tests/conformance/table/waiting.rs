@@ -260,6 +260,15 @@ async fn a_place_is_buried_with_its_request_or_not_at_all_and_a_replay_parks_it_
     // Cancelled meanwhile: its place is garbage, and no letter tells of it.
     store.requests.cancel(ask.request_id).await.expect("cancelled");
     assert_eq!(bury(&read, "ended").await, Write::Rejected(()));
+    let leave = async |item: &PlaceItem| store.waiting.leave_as_read(item).await.expect("asked");
+    assert_eq!(leave(&other).await, Write::Rejected(()), "it is not the one that was read");
+    assert_eq!(leave(&read).await, Write::Applied);
+    assert_eq!(store.waiting.place(&line(), ask.request_id).await.expect("read"), None);
+    let (next, without) = asked(&place, "student-2").await;
+    store.waiting.park(&without).await.expect("parked");
+    let without = PlaceItem { message: None, ..PlaceItem::from(&without) };
+    assert_eq!((leave(&without).await, leave(&without).await), (Write::Applied, Write::Rejected(())));
+    assert_eq!(store.waiting.place(&line(), next.request_id).await.expect("read"), None);
 }
 
 #[tokio::test]

@@ -122,6 +122,21 @@ impl WaitingStore {
         Ok(())
     }
 
+    /// Deletes a place that cannot be read and whose request has ended, if it is as it was read.
+    pub async fn leave_as_read(&self, place: &PlaceItem) -> Result<Write, StoreError> {
+        let (condition, message) = as_read(place);
+        let call = self
+            .table
+            .client
+            .delete_item()
+            .table_name(&self.table.name)
+            .set_key(Some(keys::place_at(&place.line, place.key.clone()).into_map()))
+            .condition_expression(condition)
+            .set_expression_attribute_values(message);
+        let _turn = self.table.singles.turn("leave").await?;
+        written(call.send().await, "leave", &self.table.name)
+    }
+
     /// Keeps `letter` of a place that cannot be served, fails its request and deletes it, if it is as it was read and its request
     /// waits there still.
     pub async fn bury(&self, place: &PlaceItem, letter: &DeadLetter) -> Result<Write, StoreError> {
@@ -135,12 +150,8 @@ impl WaitingStore {
         let place_key = keys::place_at(&place.line, place.key.clone());
         let delete =
             Delete::builder().table_name(&self.table.name).set_key(Some(place_key.clone().into_map()));
-        let delete = match &place.message {
-            Some(message) => delete
-                .condition_expression(PLACE_IS_AS_READ)
-                .expression_attribute_values(":message", s(message)),
-            None => delete.condition_expression(PLACE_IS_THERE),
-        };
+        let (condition, message) = as_read(place);
+        let delete = delete.condition_expression(condition).set_expression_attribute_values(message);
         let delete = delete.build().map_err(wrong)?;
         let mut keys = vec![keys::letter(&letter.id), place_key];
         let mut items = vec![
@@ -292,6 +303,14 @@ fn read_place(line: &Line, item: &Item) -> Result<Place, StoreError> {
         deadline: Timestamp::from_ms(read.number(a::DEADLINE_MS)?),
         message: read.text(a::MESSAGE, |text| Ok::<_, ()>(text.to_owned()))?,
     })
+}
+
+/// The condition that a place is as it was read, and its value.
+fn as_read(place: &PlaceItem) -> (&'static str, Option<Item>) {
+    match &place.message {
+        Some(message) => (PLACE_IS_AS_READ, Some(Item::from([(":message".to_owned(), s(message))]))),
+        None => (PLACE_IS_THERE, None),
+    }
 }
 
 fn unreadable(line: &Line, item: &Item, error: &StoreError) -> PlaceItem {

@@ -1,9 +1,10 @@
 //! Dead letters of places: a request that waits in a line and can never be served becomes a dead letter.
 //!
 //! A line has no redrive, so the worker that reads such a place writes the dead letter itself. One transaction puts the dead letter,
-//! ends the request and deletes the place. A replay opens the request again, and it parks at its old place.
+//! ends the request and deletes the place. A replay opens the request again, and it parks at its old place. The place of a
+//! request that has ended already is only deleted.
 
-use broker_domain::{Outcome, Reason};
+use broker_domain::{Outcome, Reason, RequestId, RequestState};
 use broker_runtime::errors::chain;
 use broker_runtime::panics::caught;
 use broker_store::{PlaceItem, StoreError, Write, retry_on_conflict};
@@ -16,7 +17,8 @@ use crate::letters::was_kept;
 /// Why a place can never be served: the reason, as a code and in words.
 pub(super) type Why = (Reason, String);
 
-/// Makes a place a dead letter. Rejected if the place changed since it was read, or its request does not wait there any more.
+/// Makes a place a dead letter. Rejected if the place changed since it was read, or its request does not wait there any
+/// more; if that has ended, the place is deleted.
 pub(super) async fn item(jobs: &Jobs, place: &PlaceItem, why: Why) -> Result<Write, StoreError> {
     let (id, now) = (jobs.entropy.uuid(), jobs.clock.now());
     let since = place.request_id().map_or(now, broker_domain::waiting::minted_at);
@@ -25,8 +27,22 @@ pub(super) async fn item(jobs: &Jobs, place: &PlaceItem, why: Why) -> Result<Wri
     let buried = retry_on_conflict(&jobs.entropy, || jobs.store.waiting.bury(place, &letter)).await?;
     if buried.is_applied() {
         was_kept(&letter);
+    } else if let Some(id) = place.request_id()
+        && has_ended(jobs, id).await?
+    {
+        let (Write::Applied | Write::Rejected(())) = jobs.store.waiting.leave_as_read(place).await?;
     }
     Ok(buried)
+}
+
+/// Whether a place of this request is garbage: its record is gone, or says that it ended. As a dead letter it has not
+/// ended for good: a replay may take that back.
+pub(super) async fn has_ended(jobs: &Jobs, id: RequestId) -> Result<bool, StoreError> {
+    let record = jobs.store.requests.get(id).await?;
+    Ok(match record.map(|record| record.state) {
+        Some(RequestState::Queued | RequestState::Ended(Outcome::DeadLettered { .. })) => false,
+        Some(RequestState::Ended(_)) | None => true,
+    })
 }
 
 /// Makes the place of a decoded request a dead letter, and sends the outcome to the caller that waits for it.

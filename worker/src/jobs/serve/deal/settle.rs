@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use broker_domain::{
-    Grant, Lease, LeaseEnd, LeaseVerdict, Outcome, Reason, RequestState, judge, overdue_for_owner,
-};
+use broker_domain::{Grant, Lease, LeaseEnd, LeaseVerdict, Outcome, Reason, judge, overdue_for_owner};
 use broker_runtime::crash_points::{self, Point};
 use broker_runtime::errors::chain;
 use broker_store::{Claim, ClaimOutcome, StoreError};
@@ -80,13 +78,11 @@ impl Dealing<'_> {
 
     /// The place's request is not queued any more: the place is garbage.
     async fn ended(&mut self, waiter: &ParkedRequest) -> Result<Settled, StoreError> {
-        let record = self.jobs.store.requests.get(waiter.place.request_id).await?;
-        match record.map(|record| record.state) {
-            // A replay may take this end back; its place went with it.
-            Some(RequestState::Ended(Outcome::DeadLettered { .. }) | RequestState::Queued) => {
-                self.aside.insert(waiter.place.request_id);
-            }
-            Some(RequestState::Ended(_)) | None => leave(self.jobs, waiter).await?,
+        let id = waiter.place.request_id;
+        if bury::has_ended(self.jobs, id).await? {
+            leave(self.jobs, waiter).await?;
+        } else {
+            self.aside.insert(id);
         }
         Ok(Settled::PlaceLeft)
     }
