@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use broker_tests::table::text;
-use broker_tests::{Broker, Call, Fault, Rule, story, together, wait_for_condition, wait_until};
+use broker_tests::{Broker, Call, Fault, Provider, Rule, story, together, wait_for_condition, wait_until};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -372,6 +372,35 @@ async fn places_whose_time_is_over_and_that_cannot_be_ended_yet_are_in_nobodys_w
             assert_eq!(ended.text_of("status"), "expired", "{ended:#?}");
         }
         every_place_is_left(broker).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_line_that_emptied_and_is_listed_for_a_day_keeps_no_look_busy_and_no_arrival_waiting() {
+    let provider = Provider::start(1).await;
+    let setup = provider.setup().faults(1).apis(1).workers(2);
+    let setup = setup.var("BROKER_WAITING", "on").var("BROKER_SERVE_EVERY_S", "2");
+    story(setup, async |broker| {
+        let waits = broker.allocate("student-1").wait(1).json(&json!({ "max_wait_s": 86_400 }));
+        let location = parked(broker, waits, "student-1").await;
+        broker.job("sync").await;
+        let ended = broker.outcome(&location, "student-1").await;
+        assert_eq!(status(&ended), 201, "{ended:#?}");
+        every_place_is_left(broker).await;
+        provider.grow(2).await;
+        broker.job("sync").await;
+        assert_eq!((broker.stats().await.available, broker.table().list("LINES").await.len()), (2, 1));
+
+        let (proxy, refused) = (broker.proxy(), Fault::Refuse("ValidationException"));
+        let begun = proxy.tallies().calls("ExecuteStatement");
+        proxy.add(Rule::new(refused).on("UpdateItem").containing("TICK#serve"));
+        wait_until("some looks", || proxy.tallies().calls("ExecuteStatement") >= begun + 8).await;
+        assert_eq!(proxy.done("UpdateItem", refused), 0, "a look that finds nothing writes nothing");
+        provider.grow(1).await;
+        broker.job("sync").await;
+        assert_eq!(broker.stats().await.available, 3, "it waited for no look");
+        proxy.calm();
     })
     .await;
 }

@@ -168,7 +168,7 @@ async fn may_deal(
     filter: &CandidateFilter,
     only_for: Option<&TenantName>,
 ) -> Result<bool, StoreError> {
-    let lines: Vec<Line> = lines.iter().map(|listed| listed.line.clone()).collect();
+    let mut lines: Vec<Line> = lines.iter().map(|listed| listed.line.clone()).collect();
     let mut pages = Pages::new(|after| jobs.store.sandboxes.sweep_candidates(filter, after, TOGETHER));
     let mut looked_through = 0;
     while let Some(page) = pages.next().await? {
@@ -178,12 +178,17 @@ async fn may_deal(
             continue;
         }
         let rooms = Rooms::of(jobs, policy, &lines, &free, |_| false).await?;
+        // One that fits nothing here is looked for by a filter of its own.
+        lines.retain(|line| free.iter().any(|free| free.fits(line)));
         let may = |line: &Line, free: &Free| free.fits(line) && rooms.has_room(line, &free.candidate.name);
-        if free.iter().any(|free| lines.iter().any(|line| may(line, free))) {
+        let (fitting, limited): (Vec<_>, _) =
+            lines.into_iter().partition(|line| free.iter().any(|free| may(line, free)));
+        if places::stand_in(jobs, &fitting).await? {
             return Ok(true);
         }
+        lines = limited;
         looked_through += 1;
-        if looked_through == BEHIND_LIMITS {
+        if lines.is_empty() || looked_through == BEHIND_LIMITS {
             break;
         }
     }
@@ -255,7 +260,7 @@ pub(crate) async fn these(jobs: &Jobs, arrivals: Vec<Candidate>) -> Admitted {
     if arrivals.is_empty() {
         return Admitted::default();
     }
-    match turn_to_deal(jobs).await {
+    match turn_to_deal(jobs, &arrivals).await {
         Ok(TurnToDeal::NotNeeded) => serve(jobs, arrivals, By::Arrival).await,
         Ok(TurnToDeal::Mine(tick, until)) => {
             let served = serve(jobs, arrivals, By::Arrival).await;
@@ -280,7 +285,7 @@ pub(crate) async fn these(jobs: &Jobs, arrivals: Vec<Candidate>) -> Admitted {
 /// Whose turn it is to deal.
 #[derive(Debug)]
 enum TurnToDeal {
-    /// No request waits, or no other look is running.
+    /// No request waits for one of them, or SERVE is paused.
     NotNeeded,
     /// This worker's: it has taken the tick of SERVE until then.
     Mine(Tick, Timestamp),
@@ -288,10 +293,12 @@ enum TurnToDeal {
     AnotherWorkers,
 }
 
-/// The turn to deal to those who wait: the tick of SERVE, taken as a look takes it.
-async fn turn_to_deal(jobs: &Jobs) -> Result<TurnToDeal, StoreError> {
+/// The turn to deal `arrivals` to those who wait: the tick of SERVE, taken as a look takes it.
+async fn turn_to_deal(jobs: &Jobs, arrivals: &[Candidate]) -> Result<TurnToDeal, StoreError> {
     let schedule = &jobs.store.schedule;
-    if jobs.store.waiting.lines(jobs.clock.now()).await?.is_empty() {
+    let lines = jobs.store.waiting.lines(jobs.clock.now()).await?.into_iter().map(|listed| listed.line);
+    let fits = |line: &Line| arrivals.iter().any(|arrival| line.fits(&arrival.name));
+    if !places::stand_in(jobs, &lines.filter(fits).collect::<Vec<_>>()).await? {
         return Ok(TurnToDeal::NotNeeded);
     }
     let began = jobs.clock.instant();

@@ -57,6 +57,17 @@ pub(super) async fn readable(jobs: &Jobs, rows: PlaceRows) -> Vec<ParkedRequest>
     readable
 }
 
+/// Whether a place stands in one of `lines`: one that emptied is listed as long as its last request might have waited.
+pub(super) async fn stand_in(jobs: &Jobs, lines: &[Line]) -> Result<bool, StoreError> {
+    for line in lines {
+        let rows = jobs.store.waiting.places(line, None, 1).await?.items;
+        if !rows.places.is_empty() || !rows.unreadable.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The first places of `line`, read so many at a time, without those past their deadline and those that are passed over: at least one if
 /// there is one. With them the last request that was read, if others may stand behind it.
 pub(super) async fn heads(
