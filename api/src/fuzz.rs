@@ -173,8 +173,10 @@ proptest! {
         with in any::<char>(),
         filters in "(status=[a-z]{1,9})?(&track=[a-z0-9%]{1,9})?",
     ) {
-        let of = |table: &str, query: &str| Query::parse(Some(query)).map(|query| Cursors::of(table, &query));
-        let Ok(cursors) = of("table", &filters) else { return Ok(()) };
+        let of = |list: &str, table: &str, query: &str| {
+            Query::parse(Some(query)).map(|query| Cursors::of(list, table, &query))
+        };
+        let Ok(cursors) = of("list", "table", &filters) else { return Ok(()) };
         prop_assert!(cursors.parse(&bad).is_none(), "{}", bad);
 
         let hex: String = format!("{pk}\n{sk}").bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -187,7 +189,8 @@ proptest! {
             prop_assert!(cursors.parse(&changed.into_iter().collect::<String>()).is_none());
         }
         prop_assert!(cursors.parse(&good[..at]).is_none());
-        for another in [of("table-2", &filters), of("table", &format!("{filters}&status2=x"))] {
+        let more = format!("{filters}&status2=x");
+        for another in [of("list-2", "table", &filters), of("list", "table-2", &filters), of("list", "table", &more)] {
             prop_assert!(another.unwrap().parse(&good).is_none());
         }
     }

@@ -1,12 +1,104 @@
-//! Answers to requests that wait: all of them end, repeats of a key and those in whose time no worker ran as well.
+//! Answers to requests that wait: all of them end, calls that are held, repeats of a key and those in whose time no worker ran as
+//! well.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use broker_tests::api::ADMIN_TOKEN;
 use broker_tests::table::{now_s, number, text};
-use broker_tests::{Fault, Rule, story, wait_for_condition, wait_until};
+use broker_tests::{Answer, Fault, Rule, story, wait_for_condition, wait_until};
+use http::Method;
 use serde_json::json;
 
 use crate::quotas::seed;
-use crate::waiting::{every_place_is_left, parked, setup, stands, status, waits};
+use crate::waiting::{arrive, every_place_is_left, parked, setup, stands, status, waits};
 use crate::waiting_bounds::wait_for_what_is_not;
+
+#[tokio::test]
+async fn a_call_that_is_held_while_it_waits_is_answered_with_its_sandbox() {
+    story(setup(), async |broker| {
+        let held = broker.allocate("student-1").wait(50).json(&json!({ "max_wait_s": 600 }));
+        let held = tokio::spawn(held.send());
+        wait_for_condition("it to be parked", async || {
+            let keys = broker.table().keys("LINE#").await;
+            if keys.len() == 1 { Ok(()) } else { Err(keys) }
+        })
+        .await;
+        arrive(broker, 0, 1).await;
+        held.await.expect("an answer").expect_status(201);
+        every_place_is_left(broker).await;
+        waits(broker, "student-2").send().await.expect_status(202);
+        // As it was asked: neither slow nor a wait that ran out.
+        let mut counted = BTreeMap::<&str, f64>::new();
+        for name in [
+            "broker_reply_waits_total{outcome=\"waiting\"}",
+            "broker_reply_waits_total{outcome=\"ran_out\"}",
+            "broker_allocation_latency_seconds_count",
+        ] {
+            for api in [broker.api(0), broker.api(1)] {
+                *counted.entry(name).or_default() += api.metric(name).await;
+            }
+        }
+        assert_eq!(counted.into_values().collect::<Vec<_>>(), [0.0, 0.0, 1.0], "latency, ran out, waiting");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_held_call_whose_request_is_cancelled_by_an_operator_is_told_so_and_not_that_it_is_queued() {
+    story(setup().apis(1).workers(1), async |broker| {
+        let held = |track: &str, wait: u32| {
+            let call = broker.allocate(track).wait(wait).json(&json!({ "max_wait_s": 600 }));
+            tokio::spawn(call.send())
+        };
+        let is_parked = async || {
+            wait_for_condition("it to be parked", async || {
+                let keys = broker.table().keys("LINE#").await;
+                if keys.len() == 1 { Ok(()) } else { Err(keys) }
+            })
+            .await;
+        };
+        let is_told = |told: Answer| {
+            let told = told.expect_problem(503, "UNAVAILABLE");
+            assert!(told.text.contains("was cancelled"), "{told:#?}");
+        };
+        // A command sends no reply: the call finds it when its wait is over.
+        let by_command = held("student-1", 8);
+        is_parked().await;
+        broker.cli_ok(&["waiting", "cancel", "--all"]).await;
+        is_told(by_command.await.expect("an answer"));
+        // The process that holds the call knows at once.
+        let by_api = held("student-2", 50);
+        is_parked().await;
+        let cancel = broker.balanced().call(Method::POST, "/v1/admin/waiting/cancel?all=true");
+        cancel.token(ADMIN_TOKEN).send().await.expect_status(200);
+        let told = tokio::time::timeout(Duration::from_secs(30), by_api).await;
+        is_told(told.expect("long before the end of its wait").expect("an answer"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_request_that_may_wait_is_told_is_stored_before_it_can_be_lost_with_its_reply() {
+    story(setup().apis(1).workers(1).pool(1), async |broker| {
+        let keyed = |key: &'static str, hours: u64| {
+            let body = json!({ "max_wait_s": 86_400, "lab_duration_hours": hours });
+            broker.allocate("student-1").header("idempotency-key", key).json(&body)
+        };
+        let created = keyed("mine", 1).send().await.expect_status(201);
+        for (again, status, state) in
+            [(keyed("mine", 1), 200, "succeeded"), (keyed("mine", 2), 422, "failed")]
+        {
+            let told = again.send().await.expect_status(status);
+            let location = format!("/v1/requests/{}", told.must_have("x-request-id"));
+            let stored = broker.request(&location, "student-1").send().await.expect_status(200);
+            assert_eq!(stored.text_of("status"), state, "{stored:#?}");
+            assert_eq!(stored.json["response"]["status"], status);
+        }
+        assert_eq!(broker.verify().await.live_leases, 1, "{created:#?}");
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn repeats_that_hide_what_stands_behind_them_let_no_later_request_of_the_tenant_go_first() {

@@ -103,13 +103,8 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     let breaker = jobs.provider.as_ref().map(|provider| provider.breaker().clone());
     let maintenance = MaintenanceHandler::consumer(&services, jobs);
     let oldest_maintenance = maintenance.oldest_age();
-    let tracker = &lifecycle.tracker;
-    tracker.spawn(maintenance.run(lifecycle.clone()));
-    for (source, queue) in
-        [(Source::Requests, QueueKind::RequestsDlq), (Source::Maintenance, QueueKind::MaintenanceDlq)]
-    {
-        tracker.spawn(DeadLetterHandler::consumer(&services, source, queue).run(lifecycle.clone()));
-    }
+    lifecycle.tracker.spawn(maintenance.run(lifecycle.clone()));
+    drain_dead_letters(&services, &lifecycle);
     let Services { store, clock, entropy, .. } = services.clone();
     let keeps_attributes = !services.config.provider_attributes.is_empty();
     let candidates = Candidates::new(store.clone(), clock.clone(), entropy.clone(), keeps_attributes);
@@ -149,6 +144,15 @@ pub async fn run(process: Process, ops: Option<TcpListener>) -> anyhow::Result<(
     lives.cancel();
     heartbeat.await.context("the heartbeat panicked")?;
     consuming.await.context("the consumer of requests panicked")
+}
+
+/// Drains the dead-letter queues into the table until the lifecycle ends.
+fn drain_dead_letters(services: &Services, lifecycle: &Lifecycle) {
+    for (source, queue) in
+        [(Source::Requests, QueueKind::RequestsDlq), (Source::Maintenance, QueueKind::MaintenanceDlq)]
+    {
+        lifecycle.tracker.spawn(DeadLetterHandler::consumer(services, source, queue).run(lifecycle.clone()));
+    }
 }
 
 /// Serves metrics and probes until the lifecycle's hard end.

@@ -29,7 +29,8 @@ impl Refusal {
                 "The request line and headers are larger than 16 KiB, or more than 100.",
             ),
             Self::Ambiguous => Problem::invalid(
-                "The request could be read in two ways: two lengths, a length beside chunks, or a line without CR LF.",
+                "The request could be read in two ways: two lengths, a length beside chunks, a coding that does not end with chunked, or a \
+                 line without CR LF.",
             ),
             Self::Length => Problem::invalid("Content-Length is not a length that a body can have."),
             Self::Coding => {

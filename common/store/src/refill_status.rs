@@ -64,7 +64,7 @@ impl RefillStatus {
         (flavour, refill): (&Flavour, &Refill),
         now: Timestamp,
     ) -> Result<Self, StoreError> {
-        let read = store.refill.flows(std::slice::from_ref(name)).await?.pop().and_then(|(_, flow)| flow);
+        let read = store.refill.readable_flow(name).await?;
         let is_readable = read.is_some();
         let flow = read.unwrap_or_default();
         let census = store.census.believed(now).await?;

@@ -9,6 +9,7 @@ mod ends;
 mod expiry;
 mod index;
 mod letters;
+mod listed_otherwise;
 mod permits;
 mod quarantine;
 mod reading;

@@ -128,6 +128,14 @@ async fn what_arrives_is_put_aside_before_others_get_it_and_its_tenants_line_com
         })
         .await;
         assert_eq!(reserved(broker).await, 1);
+        let counted = async |name: &str| {
+            let [one, other] = [0, 1].map(|worker| broker.worker(worker).metrics());
+            one.metric(name).await + other.metric(name).await
+        };
+        assert_eq!(counted("broker_serve_put_aside_total").await, 2.0);
+        let met = async |by: &str| counted(&format!("broker_waiting_granted_total{{by=\"{by}\"}}")).await;
+        let (arrived, swept) = (met("arrival").await, met("sweep").await);
+        assert!(arrived >= 1.0 && arrived + swept == 2.0, "{arrived} {swept}");
     })
     .await;
 }

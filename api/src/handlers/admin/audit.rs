@@ -23,7 +23,7 @@ impl Operator {
         let at = self.rpc.clock.now().minus(DAY * days_ago);
         let store = &self.rpc.store;
         // Tomorrow "today" is another day: a cursor is of its date.
-        let cursors = Cursors::of(&format!("{} {}", store.table(), at.date()), query);
+        let cursors = Cursors::of(&format!("audit {}", at.date()), store.table(), query);
         let after = query.checked(&CURSOR, |text| cursors.parse(text).ok_or(()))?;
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
         let found = store.audit.latest_of_day(at, None, limit, after).await?;

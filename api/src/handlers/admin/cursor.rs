@@ -1,6 +1,6 @@
 //! Cursor of a list: where a page ended, bound to its list.
 //!
-//! Invariant: a list accepts only its own cursors: the same table, the same filters, unchanged; a digest at the end of the
+//! Invariant: a list accepts only its own cursors: the same list of the same table, the same filters, unchanged; a digest at the end of the
 //! text proves it. Any other cursor would continue somewhere, with wrong or missing rows, and look right. A cursor is no
 //! secret and grants nothing: an operator who may list may know keys.
 
@@ -18,9 +18,9 @@ pub(crate) struct Cursors {
 }
 
 impl Cursors {
-    /// For the list that `query` selects of `table`.
-    pub(crate) fn of(table: &str, query: &Query) -> Self {
-        Self { list: format!("{table:?} {}", query.but(&["cursor", "limit"])) }
+    /// For the list `name` that `query` selects of `table`.
+    pub(crate) fn of(name: &str, table: &str, query: &Query) -> Self {
+        Self { list: format!("{name:?} {table:?} {}", query.but(&["cursor", "limit"])) }
     }
 
     /// The cursor of the page behind `key`.

@@ -51,7 +51,7 @@ impl Operator {
         let track_name = query.checked(&LAB, |text| TrackName::new(text))?;
         let limit = query.number(&SANDBOX_LIMIT)?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let cursors = Cursors::of(store.table(), query);
+        let cursors = Cursors::of("sandboxes", store.table(), query);
         let place = |text: &str| PoolPlace::parse(&cursors.parse_text(text)?);
         let after = query.checked(&CURSOR, |text| place(text).ok_or(()))?;
         let filter = PoolFilter {

@@ -17,7 +17,7 @@ impl Operator {
     pub(super) async fn tenants(&self, query: &Query) -> Result<Response, Problem> {
         query.only(&[TENANTS])?;
         let store = &self.rpc.store;
-        let cursors = Cursors::of(store.table(), query);
+        let cursors = Cursors::of("tenants", store.table(), query);
         let named = |text: &str| cursors.parse_text(text).and_then(|name| TenantName::new(name).ok());
         let after = query.checked(&CURSOR, |text| named(text).ok_or(()))?;
         let only = query.checked(&TENANT, |text| TenantName::new(text))?;

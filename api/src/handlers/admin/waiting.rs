@@ -88,7 +88,7 @@ impl Operator {
         let filter = self.waiting_filter(query)?;
         let (ids, dry_run) = (ids(query)?, query.flag(&ACTION_DRY_RUN)?);
         let (cursors, after) = self.waiting_after(query)?;
-        let are_named = ids.is_some();
+        let (are_named, mut unreadable) = (ids.is_some(), 0);
         let (page, target) = match (ids, filter.is_empty(), query.flag(&WAITING_ALL)?) {
             (Some(_), ..) if after.is_some() => {
                 return Err(Problem::invalid("cursor goes on with filters or all=true, not with id."));
@@ -100,6 +100,7 @@ impl Operator {
                         // It is not among those found, and in no other's way.
                         Err(error @ StoreError::Malformed { .. }) => {
                             tracing::error!(request_id = %id, "not cancelled: {error}");
+                            unreadable += 1;
                         }
                         found => page.places.extend(found?),
                     }
@@ -114,6 +115,7 @@ impl Operator {
         let mut report = CancelledWaiting {
             dry_run,
             found: found.len() as u64,
+            unreadable,
             more: next.is_some(),
             next_cursor: next.map(|key| cursors.encode(&key)),
             ..CancelledWaiting::default()
@@ -162,7 +164,7 @@ impl Operator {
 
     /// The cursors of the list that the query selects, and where it goes on.
     fn waiting_after(&self, query: &Query) -> Result<(Cursors, Option<PageKey>), Problem> {
-        let cursors = Cursors::of(self.rpc.store.table(), query);
+        let cursors = Cursors::of("waiting", self.rpc.store.table(), query);
         let after = query.checked(&CURSOR, |text| cursors.parse(text).ok_or(()))?;
         Ok((cursors, after))
     }

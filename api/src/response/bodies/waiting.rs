@@ -135,6 +135,8 @@ pub(crate) struct CancelledWaiting {
     pub(crate) cancelled: u64,
     /// Of these, how many had ended, or were served at the same moment.
     pub(crate) ended: u64,
+    /// How many of the named ones have a record that cannot be read: nothing was done with them.
+    pub(crate) unreadable: u64,
     /// Whether there are more than one call takes: the same call continues, with its `next_cursor` as `cursor`.
     pub(crate) more: bool,
     /// Where it ended, if there are more: `cursor` of the call that goes on there.

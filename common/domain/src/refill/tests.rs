@@ -29,16 +29,15 @@ fn counted(available: u64, live: u64) -> Counted {
     Counted { available, arriving: 0, live, as_of: at(0) }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "what a round takes")]
-fn list(secs: u64, hidden: u64) -> Option<AppliedList> {
-    Some(AppliedList { began: at(secs), hidden })
+fn list(secs: u64, hidden: u64) -> AppliedList {
+    AppliedList { began: at(secs), hidden }
 }
 
 const LOCK: Duration = Duration::from_secs(20);
 
 fn plan(refill: &Refill, flow: &Flow, tickets: &[Ticket], counted: Counted, secs: u64) -> Plan {
     let now = at(secs);
-    Round { refill, flow, tickets, counted, reserved: 0, listed: list(secs, 0), now }.plan(LOCK)
+    Round { refill, flow, tickets, counted, reserved: 0, listed: Some(list(secs, 0)), now }.plan(LOCK)
 }
 
 #[test]
@@ -151,8 +150,8 @@ fn a_list_ends_all_late_tickets_but_as_many_of_the_youngest_as_it_hides_rows() {
     // Those of one round have one time, and the last one is not late when the list begins.
     let made = [0, 1, 1, 1, 3];
     let tickets: Vec<_> = (0..).zip(made).map(|(n, secs)| Ticket::new(id(n), at(secs))).collect();
-    let late = |list, now| {
-        let late = LateTickets::of(&tickets, list, now);
+    let late = |list: AppliedList, now| {
+        let late = LateTickets::of(&tickets, Some(list), now);
         (late.kept.into_iter().collect::<Vec<_>>(), late.overdue.into_iter().collect::<Vec<_>>())
     };
     let [first, second, third, fourth] = [0, 1, 2, 3].map(id);
@@ -167,7 +166,7 @@ fn a_list_ends_all_late_tickets_but_as_many_of_the_youngest_as_it_hides_rows() {
             "a list of the future is none"
         );
     }
-    assert_eq!(late(None, at(life + 9)), (vec![], vec![]));
+    assert_eq!(LateTickets::of(&tickets, None, at(life + 9)), LateTickets::default());
 }
 
 #[test]
@@ -183,7 +182,7 @@ fn a_late_ticket_that_a_list_keeps_open_keeps_nobody_from_finding_out_whether_so
     let asked = |n, secs| Ticket { state: TicketState::Asked, ..Ticket::new(id(n), at(secs)) };
     let plan = |tickets: &[Ticket], secs| {
         let counted = Counted { as_of: at(secs), ..counted(0, 0) };
-        let (listed, now) = (list(secs, 1), at(secs));
+        let (listed, now) = (Some(list(secs, 1)), at(secs));
         Round { refill: &refill, flow: &flow, tickets, counted, reserved: 0, listed, now }.plan(LOCK)
     };
     let next = plan(&[asked(1, 0)], life);
@@ -201,7 +200,7 @@ fn while_no_list_is_applied_nothing_is_overdue_and_max_is_asked_for_once() {
     let asked = |number| Ticket { state: TicketState::Asked, ..Ticket::new(id(number), at(0)) };
     let tickets: Vec<_> = (0..10).map(asked).collect();
     let planned = |listed: Option<u64>, secs| {
-        let (flow, listed) = (Flow::default(), listed.and_then(|began| list(began, 0)));
+        let (flow, listed) = (Flow::default(), listed.map(|began| list(began, 0)));
         let counted = Counted { as_of: at(secs), ..counted(0, 0) };
         let round = Round {
             refill: &refill,

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A ticket is overdue once it is 30 minutes old and sync has applied a list that began after that: every sandbox of the list took
-//! its ticket. A list may hide sandboxes that are new: it ends as many fewer, and keeps the youngest. While no list is applied (sync fails, is refused or paused) nothing is overdue, however long it takes:
-//! its sandboxes may exist at the provider without being in the pool, and as many again would exceed `max` there.
+//! its ticket. A list may hide sandboxes that are new: it ends as many fewer, and keeps the youngest. While no list is applied
+//! (sync fails, is refused or paused) nothing is overdue, however long it takes: its sandboxes may exist at the provider without
+//! being in the pool, and as many again would exceed `max` there.
 //!
 //! Tickets of a flavour are alike: an arrival takes any that is open, in the transaction that inserts its sandbox. A ticket
 //! that was taken is kept until a census has counted the sandbox, so that a reader of an older count counts the ticket.

@@ -53,6 +53,12 @@ impl RefillStore {
         item.map_or(Ok(Flow::default()), |item| read_flow(&item))
     }
 
+    /// The flow of a flavour (a consistent read); `None` if it cannot be read, from which no round begins.
+    pub async fn readable_flow(&self, flavour: &FlavourName) -> Result<Option<Flow>, StoreError> {
+        let item = self.table.get(keys::refill(flavour)).await?;
+        Ok(item.map_or(Some(Flow::default()), |item| passable(read_flow(&item))))
+    }
+
     /// The flows of these flavours (batched, consistent reads); `None` for one that cannot be read, from which no round begins.
     pub async fn flows(
         &self,

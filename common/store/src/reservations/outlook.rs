@@ -95,7 +95,7 @@ async fn supply(
     let free = store.refill.available(&flavour.prefix, wanted).await? + arriving;
     let Some(refill) = &flavour.refill else { return Ok(Supply { free, ..Supply::default() }) };
     let ready_after = ready_after(store, name, flavour).await?;
-    let flow = store.refill.flows(std::slice::from_ref(name)).await?.pop().and_then(|(_, flow)| flow);
+    let flow = store.refill.readable_flow(name).await?;
     let tickets = store.refill.tickets(name).await?;
     let coming: Vec<_> = tickets
         .iter()

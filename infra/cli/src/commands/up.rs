@@ -115,9 +115,14 @@ impl FromStr for Workers {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let form = || format!("{text:?} is neither a number nor A..B with 1 <= A <= B <= {MOST_WORKERS}");
+        let form = || {
+            format!(
+                "{text:?} is neither a number up to {MOST_WORKERS} nor A..B with 1 <= A <= B <= {MOST_WORKERS}"
+            )
+        };
         let Some((least, most)) = text.split_once("..") else {
-            return text.parse().map(Self::InProcess).map_err(|_not_a_number| form());
+            let count = text.parse().ok().filter(|count| *count <= MOST_WORKERS as usize);
+            return count.map(Self::InProcess).ok_or_else(form);
         };
         match (least.parse(), most.parse()) {
             (Ok(least), Ok(most)) if 1 <= least && least <= most && most <= MOST_WORKERS => {
@@ -380,8 +385,7 @@ fn notes(prepared: &Prepared, keeps: Option<&Path>) -> String {
     }
     if prepared.seeded.inserted + prepared.seeded.existing == 0 {
         notes.push_str(
-            "\nThe pool is empty: every allocate is answered 409 until `broker pool seed --count 10` (with the exports \
-             below), or start it with --pool 10.",
+            "\nThe pool is empty: every allocate is answered 409. Stop it, and start it with --pool 10.",
         );
     }
     notes
@@ -443,7 +447,7 @@ mod tests {
         let parse = |text: &str| text.parse::<Workers>();
         assert_eq!(parse("3"), Ok(Workers::InProcess(3)));
         assert_eq!(parse("1..8"), Ok(Workers::Scaled { least: 1, most: 8 }));
-        for bad in ["", "x", "0..2", "3..2", "1..65", "1..", "..2", "1...3", "-1"] {
+        for bad in ["", "x", "65", "0..2", "3..2", "1..65", "1..", "..2", "1...3", "-1"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

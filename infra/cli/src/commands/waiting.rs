@@ -103,6 +103,7 @@ struct Cancelled {
     found: u64,
     cancelled: u64,
     ended: u64,
+    unreadable: u64,
     dry_run: bool,
 }
 
@@ -199,7 +200,9 @@ async fn cancel(context: &Context, args: Cancel) -> anyhow::Result<Done> {
     if args.ids.is_empty() {
         found = places(context, &filter, usize::MAX).await?;
     }
-    let mut told = Cancelled { found: found.len() as u64, dry_run: args.dry_run, ..Cancelled::default() };
+    let (many, unread) = (found.len() as u64, unreadable.len() as u64);
+    let mut told =
+        Cancelled { found: many, unreadable: unread, dry_run: args.dry_run, ..Cancelled::default() };
     if !args.dry_run && !found.is_empty() {
         let target = if args.all { "all".to_owned() } else { filter.to_string() };
         let target = if target.is_empty() { format!("{} ids", args.ids.len()) } else { target };

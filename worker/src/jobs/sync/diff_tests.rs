@@ -9,8 +9,7 @@ use broker_provider::{Account, ListedRow, Mark, Rows as _, Sighting, Tally};
 use broker_store::Record;
 
 use super::diff::{Diff, KnownSandbox, Missing, Ours, Theirs, between};
-use super::incomplete;
-use super::refusal::{is_foreign, refusal};
+use super::refusal::{incomplete, is_foreign, refusal};
 use super::spool::Portions;
 use super::verdict::{DiffVerdict, judge};
 

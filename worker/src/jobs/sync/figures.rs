@@ -15,10 +15,11 @@ pub(super) const DOUBTFUL: &str = "broker_sync_doubtful";
 
 /// When the syncs of this process began whose figures its gauges show. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct OwnSync(Arc<Mutex<Shown>>);
+pub(crate) struct OwnSync(Arc<Mutex<ShownSyncs>>);
 
+/// When each of them began.
 #[derive(Debug, Default)]
-struct Shown {
+struct ShownSyncs {
     /// Of the rows of the list.
     rows: Option<Timestamp>,
     /// Of what is missing in it, if it does not contradict itself.
@@ -58,7 +59,7 @@ impl OwnSync {
         shown.rows.is_none() && shown.missing.is_none()
     }
 
-    fn shown(&self) -> MutexGuard<'_, Shown> {
+    fn shown(&self) -> MutexGuard<'_, ShownSyncs> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -79,7 +79,7 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
     }
     report.skipped += diff.doubtful.len();
     let refusal = refusal::refusal(&diff).filter(|_| !accept_stale);
-    let incomplete = incomplete(&diff).filter(|_| !accept_stale);
+    let incomplete = refusal::incomplete(&diff).filter(|_| !accept_stale);
     let hidden = if accept_stale { 0 } else { diff.hidden };
     let Diff { doubtful, unknown, found, missing, .. } = diff;
     let doubtful = Arc::new(doubtful);
@@ -104,13 +104,6 @@ pub(super) async fn run(jobs: &Jobs, accept_stale: bool, report: &mut JobReport)
         (true, Some(why)) => tell_incomplete(jobs, &why),
     }
     Ok(())
-}
-
-/// Why what the list does not have may be there all the same, but for the rows that it hides.
-fn incomplete(diff: &Diff) -> Option<String> {
-    let misses = || format!("it misses {} of {} available sandboxes", diff.missing.len(), diff.available);
-    let unbelieved = diff.is_unconfirmed || refusal::misses_much(diff);
-    diff.tally.incomplete().or_else(|| unbelieved.then(misses))
 }
 
 /// Tells of a list by which refill ends not all late tickets, if a flavour is refilled.

@@ -16,8 +16,15 @@ fn unknown(diff: &Diff) -> u64 {
     diff.unknown.len() + diff.doubtful.len() + diff.remade
 }
 
+/// Why what the list does not have may be there all the same, but for the rows that it hides.
+pub(super) fn incomplete(diff: &Diff) -> Option<String> {
+    let misses = || format!("it misses {} of {} available sandboxes", diff.missing.len(), diff.available);
+    let unbelieved = diff.is_unconfirmed || misses_much(diff);
+    diff.tally.incomplete().or_else(|| unbelieved.then(misses))
+}
+
 /// Whether the list misses more of the available sandboxes than one list may make stale.
-pub(super) fn misses_much(diff: &Diff) -> bool {
+fn misses_much(diff: &Diff) -> bool {
     diff.missing.len() > most_missing(diff.available)
 }
 

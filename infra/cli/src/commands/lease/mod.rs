@@ -42,7 +42,7 @@ pub(crate) struct LeaseArgs {
     /// Only a sandbox of this flavour
     #[arg(long, value_name = "NAME", value_parser = |text: &str| FlavourName::new(text))]
     flavour: Option<FlavourName>,
-    /// How long to wait for a sandbox, e.g. 90s, 10m, 2h
+    /// How long to wait for a sandbox, e.g. 90s, 10m, 2h; a broker that does not answer is tried for a minute at least
     #[arg(long, default_value = "0s", value_name = "TIME", value_parser = parse_wait)]
     wait: Duration,
     /// How often the lease is renewed while COMMAND runs, 30s to 1h; three intervals without a renewal end it
