@@ -94,17 +94,8 @@ impl Operator {
                 return Err(Problem::invalid("cursor goes on with filters or all=true, not with id."));
             }
             (Some(ids), true, false) => {
-                let mut page = WaitingPage::default();
-                for id in &ids {
-                    match waiting::find(&self.rpc.store, *id).await {
-                        // It is not among those found, and in no other's way.
-                        Err(error @ StoreError::Malformed { .. }) => {
-                            tracing::error!(request_id = %id, "not cancelled: {error}");
-                            unreadable += 1;
-                        }
-                        found => page.places.extend(found?),
-                    }
-                }
+                let page;
+                (page, unreadable) = self.named(&ids).await?;
                 (page, format!("{} ids", ids.len()))
             }
             (None, false, false) => (self.matching(&filter, after).await?, filter.to_string()),
@@ -155,6 +146,21 @@ impl Operator {
             return self.act(&line, cancelled).await;
         }
         Ok(Response::json(StatusCode::OK, json!(report), "done"))
+    }
+
+    /// Those of `ids` that wait, and how many cannot be read: they are in no other's way.
+    async fn named(&self, ids: &[RequestId]) -> Result<(WaitingPage, u64), Problem> {
+        let (mut page, mut unreadable) = (WaitingPage::default(), 0);
+        for id in ids {
+            match waiting::find(&self.rpc.store, *id).await {
+                Err(error @ StoreError::Malformed { .. }) => {
+                    tracing::error!(request_id = %id, "not cancelled: {error}");
+                    unreadable += 1;
+                }
+                found => page.places.extend(found?),
+            }
+        }
+        Ok((page, unreadable))
     }
 
     /// What one call cancels of those that match, behind `after`.

@@ -40,6 +40,7 @@ mod reads;
 mod reconcile;
 mod records;
 mod refill;
+mod removal;
 mod replace;
 mod requests;
 mod reservation_items;
