@@ -6,7 +6,7 @@ use std::process::Command;
 
 use broker_tests::binaries::binaries;
 use broker_tests::process::Process;
-use broker_tests::{Up, endpoint, wait_for_condition, warden};
+use broker_tests::{Up, endpoint, warden};
 use tokio::net::TcpListener;
 
 #[tokio::test]
@@ -66,14 +66,11 @@ async fn a_name_that_is_no_setting_is_told_by_up_and_not_again_by_its_workers() 
 async fn an_empty_pool_is_told_at_once_and_filled_as_it_says() {
     let up = Up::start(&["--pool", "0"]).await;
     let printed = up.printed();
-    assert!(printed.contains("The pool is empty") && printed.contains("broker pool seed"), "{printed}");
+    assert!(printed.contains("The pool is empty") && printed.contains("--pool 10"), "{printed}");
     up.api().allocate("student-1").send().await.expect_problem(409, "NO_SANDBOXES_AVAILABLE");
-    up.environment().cli_ok(&["pool", "seed", "--count", "1"]).await;
-    wait_for_condition("the pool to be listed", async || {
-        let answer = up.api().allocate("student-1").send().await;
-        if answer.status == 201 { Ok(()) } else { Err(answer) }
-    })
-    .await;
+    up.stop().await;
+    let up = Up::start(&["--pool", "10"]).await;
+    up.api().allocate("student-1").send().await.expect_status(201);
     up.stop().await;
 }
 
